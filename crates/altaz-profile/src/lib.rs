@@ -1,0 +1,9 @@
+//! What a profile is: units, layers, owners, boundaries, windows; its file; completeness; diff and
+//! merge.
+//!
+//! This crate knows nobody else in the workspace, and only this crate knows Parquet.
+
+pub mod model;
+pub mod rules;
+
+pub use model::*;

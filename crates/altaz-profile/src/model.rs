@@ -1,0 +1,349 @@
+//! The data model of a profile: units, windows, layers, owners, boundaries, manifest.
+//!
+//! Pure values. No file format (that is [`crate::file`]) and no statistics
+//! (that is [`crate::completeness`]).
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// Schema identifier of the manifest that this version writes: `altaz.profile/MAJOR.MINOR`.
+/// Readers refuse another major number.
+pub const SCHEMA: &str = "altaz.profile/1.0";
+
+macro_rules! names {
+    ($(#[$meta:meta])* $ty:ident { $($(#[$vmeta:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        pub enum $ty { $($(#[$vmeta])* #[serde(rename = $text)] $variant),+ }
+        impl $ty {
+            /// Every value, in its canonical order.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+            /// The name used in files, on the command line and in reports.
+            pub const fn as_str(self) -> &'static str { match self { $(Self::$variant => $text),+ } }
+            /// The value of this name, if there is one.
+            pub fn parse(text: &str) -> Option<Self> {
+                match text { $($text => Some(Self::$variant),)+ _ => None }
+            }
+        }
+        impl fmt::Display for $ty {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.pad(self.as_str()) }
+        }
+    };
+}
+
+names! {
+    /// A body of code with its own privilege or address space that a request passes.
+    /// The order is that of a request's way down: the application first, firmware last.
+    Layer {
+        /// The service's own executables.
+        App = "app",
+        /// Shared libraries that the service loads.
+        Library = "library",
+        /// Interpreters and virtual machines of languages, with their native extensions.
+        LanguageRuntime = "language-runtime",
+        /// User-space kernel of a sandbox (gVisor's sentry).
+        SandboxKernel = "sandbox-kernel",
+        /// Privileged helper of a sandbox (gVisor's gofer).
+        SandboxHelper = "sandbox-helper",
+        /// Userland of a guest that is not the service itself (its init).
+        GuestUserland = "guest-userland",
+        /// Kernel of a virtual machine's guest.
+        GuestKernel = "guest-kernel",
+        /// Virtual machine monitor: emulation of virtual hardware.
+        Vmm = "vmm",
+        /// Helper process of a virtual machine monitor (virtiofsd, vhost-user).
+        VmmHelper = "vmm-helper",
+        /// Service of the host that runs beside the deployment (shim, conmon).
+        HostService = "host-service",
+        /// Kernel of the host.
+        HostKernel = "host-kernel",
+        /// Firmware. Model only.
+        Firmware = "firmware",
+    }
+}
+
+names! {
+    /// Who must find and fix the defects of a layer.
+    Owner {
+        /// The customer, whose service runs.
+        Tenant = "tenant",
+        /// The cloud service provider.
+        Provider = "provider",
+    }
+}
+
+names! {
+    /// Phase of a service's life in which a unit was seen.
+    Phase {
+        /// From the start command until the service is ready.
+        Start = "start",
+        /// Under load.
+        Serve = "serve",
+        /// From the stop command until the last process is gone.
+        Stop = "stop",
+        /// Baseline of the machine without the service. Never part of VAP or HAP.
+        Idle = "idle",
+    }
+}
+
+names! {
+    /// Execution context of a unit.
+    Context {
+        /// A task of the service.
+        Task = "task",
+        /// Softirq.
+        Softirq = "softirq",
+        /// Hard interrupt.
+        Hardirq = "hardirq",
+        /// A kernel worker thread.
+        KernelWorker = "kernel-worker",
+        /// The instrument attributes by isolation and does not know the context: the exact
+        /// instrument, for code whose rate exceeds the idle baseline.
+        Any = "any",
+        /// Seen, but at a rate that the idle machine explains. Kept in the profile, and never part
+        /// of VAP or HAP.
+        Background = "background",
+    }
+}
+
+names! {
+    /// What a unit's presence proves.
+    Evidence {
+        /// The service's own load executed it.
+        Exercised = "exercised",
+        /// A hostile load under the same confinement executed it.
+        Probed = "probed",
+    }
+}
+
+names! {
+    /// Which instrument wrote a profile.
+    InstrumentKind {
+        /// From outside, a QEMU plugin: every basic block of the lab machine.
+        Exact = "exact",
+        /// From inside, function tracing with disarm.
+        Live = "live",
+    }
+}
+
+/// One row of a profile: a function of one binary in one layer, in one phase and context.
+///
+/// Its identity is (`layer`, `binary`, `build_id`, `offset`), never its name: names repeat.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unit {
+    /// Layer that the function belongs to.
+    pub layer: Layer,
+    /// Path of the binary in its image; `kernel` for the core kernel, `[name]` for a module.
+    pub binary: Arc<str>,
+    /// GNU build-id in lower-case hex, where the binary has one.
+    pub build_id: Option<Arc<str>>,
+    /// Name of the function; empty when the binary gives none (then `offset` identifies it).
+    pub symbol: Arc<str>,
+    /// Start of the function: file offset in bytes for user binaries; for kernels the distance from
+    /// the start of the text (core) or of the module.
+    pub offset: u64,
+    /// Size of the function in bytes.
+    pub size: u64,
+    /// Bytes of it that were executed; `None` where the instrument cannot know.
+    pub covered: Option<u64>,
+    /// Source file, where known.
+    pub file: Option<Arc<str>>,
+    /// Source line, where known.
+    pub line: Option<u32>,
+    /// Phase of this row.
+    pub phase: Phase,
+    /// Context of this row.
+    pub context: Context,
+    /// The first window in which it was seen (index into the manifest's windows).
+    pub first_window: u32,
+    /// All windows in which it was seen, ascending, none twice, never empty.
+    pub windows: Vec<u32>,
+    /// What the row proves.
+    pub evidence: Evidence,
+}
+
+/// Facts about a recording that its rows cannot hold. JSON in the file's metadata.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Schema of this manifest, [`SCHEMA`].
+    pub schema: String,
+    /// Version of altaz that wrote it.
+    pub tool_version: String,
+    /// When the recording began, RFC 3339, UTC.
+    pub recorded_at: String,
+    /// Name of the service (from its spec).
+    pub service: String,
+    /// Name of the deployment.
+    pub deployment: String,
+    /// Instrument that recorded.
+    pub instrument: Instrument,
+    /// Machine that was observed.
+    pub host: Host,
+    /// Identity of the service image (SHA-256 of its root file system), for comparability.
+    pub image_id: String,
+    /// Layers of the deployment, in traversal order.
+    pub layers: Vec<LayerInfo>,
+    /// Boundaries between the layers.
+    pub boundaries: Vec<Boundary>,
+    /// Windows of the recording, by index.
+    pub windows: Vec<Window>,
+    /// What was asked of the service.
+    pub load: Option<LoadSummary>,
+    /// What the collectors could not see.
+    pub blind_spots: Vec<BlindSpot>,
+    /// Known calls made by altaz itself under the same collectors.
+    pub calibration: Option<Calibration>,
+    /// Things a reader must know (workarounds applied, models), one sentence each.
+    pub notes: Vec<String>,
+}
+
+/// Instrument of a recording.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Instrument {
+    /// Which one.
+    pub kind: InstrumentKind,
+    /// Version and settings in words ("QEMU 10.0.2 TCG, plugin API 4, 2 vCPUs").
+    pub detail: String,
+}
+
+/// Machine that was observed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Host {
+    /// Kernel release (`uname -r`).
+    pub kernel: String,
+    /// Architecture (`uname -m`).
+    pub arch: String,
+    /// CPU model.
+    pub cpu: String,
+    /// Number of CPUs.
+    pub cpus: u32,
+}
+
+/// A layer of the deployment: ownership, sharing, and how much of its code could be named.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerInfo {
+    /// Which layer.
+    pub name: Layer,
+    /// Who must fix its defects.
+    pub owner: Owner,
+    /// Whether one instance serves several tenants.
+    pub shared: bool,
+    /// Owner and side of the boundary differ from what the layer's place suggests.
+    pub ownership_moved: bool,
+    /// Executed code of this layer, in bytes, by whether it could be named. Serve phase.
+    pub code: Option<CodeBytes>,
+}
+
+/// Executed code bytes of a layer by what is known of them. Bytes are distinct code bytes, each
+/// counted once.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CodeBytes {
+    /// Inside a known function of a known binary.
+    pub named: u64,
+    /// Executable code generated at run time (anonymous memory).
+    pub jit: u64,
+    /// Everything else.
+    pub unnamed: u64,
+}
+
+/// An interface between two layers and its width.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Boundary {
+    /// `syscall`, `vm-exit`, `gofer` …
+    pub name: String,
+    /// Calling side.
+    pub from: Layer,
+    /// Called side.
+    pub to: Layer,
+    /// Entry points that the other side may call; `None` when not determined.
+    pub permitted: Option<u32>,
+    /// Entry points that this load called; `None` when not determined.
+    pub exercised: Option<u32>,
+    /// The exercised entry points with their counts in the boundary run.
+    pub entries: Vec<BoundaryEntry>,
+}
+
+/// An exercised entry point of a boundary.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BoundaryEntry {
+    /// Name (`read`, `npf`, `io 0x3f8 out 1`).
+    pub name: String,
+    /// How often it was called.
+    pub count: u64,
+}
+
+/// A time slice of a recording.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    /// Phase that it lies in.
+    pub phase: Phase,
+    /// Begin, ns since the recording began.
+    pub start_ns: u64,
+    /// End, ns since the recording began.
+    pub end_ns: u64,
+    /// Events that the instrument lost in it.
+    pub lost_events: u64,
+}
+
+/// What was asked of the service and how it answered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LoadSummary {
+    /// The load in words, equal for comparable recordings ("POST /visit, 10/s, 1 connection").
+    pub description: String,
+    /// Requests sent while serving.
+    pub requests: u64,
+    /// Requests that failed.
+    pub errors: u64,
+    /// Latency, milliseconds: median. `None` when the load does not report it.
+    pub p50_ms: Option<f64>,
+    /// Latency, milliseconds: 99th percentile.
+    pub p99_ms: Option<f64>,
+    /// Requests per second achieved.
+    pub rate: Option<f64>,
+    /// Seconds from the start command until ready.
+    pub ready_s: Option<f64>,
+}
+
+/// Code or work that the collectors could not see, with its size.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlindSpot {
+    /// Layer it lies in.
+    pub layer: Option<Layer>,
+    /// Short kind: `jit`, `unnamed`, `not-traceable`, `interpreted-code` …
+    pub kind: String,
+    /// What it is, in a sentence.
+    pub what: String,
+    /// Size in bytes, where known.
+    pub bytes: Option<u64>,
+    /// Functions, where known.
+    pub functions: Option<u64>,
+}
+
+/// Known calls made by altaz under the same collectors, and how many of them were counted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Calibration {
+    /// What was called (`getppid`).
+    pub what: String,
+    /// Calls made.
+    pub made: u64,
+    /// Calls counted.
+    pub counted: u64,
+}
+
+impl Calibration {
+    /// Whether the collectors counted every call that was made, and none besides.
+    pub fn reconciles(&self) -> bool {
+        self.made == self.counted && self.made > 0
+    }
+}
+
+/// A profile in memory: the manifest and one row per unit.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Profile {
+    /// The manifest.
+    pub manifest: Manifest,
+    /// The rows.
+    pub units: Vec<Unit>,
+}
