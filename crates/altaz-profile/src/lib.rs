@@ -4,6 +4,7 @@
 //! This crate knows nobody else in the workspace, and only this crate knows Parquet.
 
 pub mod model;
+pub mod results;
 pub mod rules;
 
 pub use model::*;
