@@ -1,0 +1,216 @@
+//! The load: requests sent to the service from outside the machine that it runs on.
+//!
+//! - [`run_http`]: HTTP/1.1 at a constant rate over kept-alive connections (open loop: request *i* is
+//!   due at `begin + i/rate`, and its latency is counted from that moment, so a service that stalls
+//!   cannot hide the requests that it made wait).
+//! - [`run_command`]: any command of the user's.
+//! - [`wait_ready`]: the readiness check.
+//!
+//! Everything here uses plain blocking sockets and child processes of the calling thread, so it runs
+//! inside whatever network namespace the caller has entered. It knows nothing of labs, deployments
+//! or profiles.
+
+mod command;
+mod http;
+mod pace;
+mod ready;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+pub use command::{CommandLoad, run_command};
+pub use http::{Client, Request, Response};
+pub use pace::{HttpLoad, run_http};
+pub use ready::{NotReady, Probe, ReadyCheck, wait_ready};
+
+/// Asked every tenth of a second or so while something runs; a reason ends it early (the user
+/// interrupted, the service died).
+pub type Abort<'a> = dyn Fn() -> Option<String> + Sync + 'a;
+
+/// Called after each finished request (HTTP) with the state so far.
+pub type OnProgress<'a> = dyn Fn(Progress) + Sync + 'a;
+
+/// State of a running load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Requests finished, failed ones included.
+    pub done: u64,
+    /// Requests that failed.
+    pub errors: u64,
+    /// Requests to be sent in all.
+    pub total: u64,
+}
+
+/// Why a request failed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ErrorKind {
+    /// No connection could be made.
+    Connect,
+    /// No complete answer in time.
+    Timeout,
+    /// The connection was closed or reset before the answer was complete.
+    Closed,
+    /// Another error of the socket.
+    Io,
+    /// The answer was not HTTP.
+    BadResponse,
+    /// The answer's status was neither 2xx nor 3xx.
+    Status(u16),
+    /// The load command failed.
+    Command,
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connect => f.write_str("connection failed"),
+            Self::Timeout => f.write_str("timed out"),
+            Self::Closed => f.write_str("connection closed"),
+            Self::Io => f.write_str("socket error"),
+            Self::BadResponse => f.write_str("not an HTTP answer"),
+            Self::Status(code) => write!(f, "status {code}"),
+            Self::Command => f.write_str("load command failed"),
+        }
+    }
+}
+
+/// A request that failed: its kind for counting, and what happened in words.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{kind}: {detail}")]
+pub struct RequestError {
+    /// Its kind.
+    pub kind: ErrorKind,
+    /// What happened.
+    pub detail: String,
+}
+
+impl RequestError {
+    pub(crate) fn new(kind: ErrorKind, detail: impl Into<String>) -> Self {
+        Self { kind, detail: detail.into() }
+    }
+}
+
+/// Latencies of the requests that succeeded, exact.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Latencies {
+    sorted_us: Vec<u64>,
+}
+
+impl Latencies {
+    /// From microseconds in any order.
+    pub fn from_micros(mut us: Vec<u64>) -> Self {
+        us.sort_unstable();
+        Self { sorted_us: us }
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.sorted_us.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.sorted_us.is_empty()
+    }
+
+    /// The smallest latency that at least the share `q` (0 to 1) of the requests did not exceed, in
+    /// milliseconds (nearest rank). `None` when no request succeeded.
+    pub fn quantile_ms(&self, q: f64) -> Option<f64> {
+        let n = self.sorted_us.len();
+        let rank = (q.clamp(0.0, 1.0) * n as f64).ceil() as usize;
+        let us = self.sorted_us.get(rank.clamp(1, n.max(1)) - 1)?;
+        Some(*us as f64 / 1000.0)
+    }
+}
+
+/// What a load did and how it was answered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LoadReport {
+    /// The load in words; equal for comparable runs.
+    pub description: String,
+    /// Requests asked for.
+    pub asked: u64,
+    /// Requests sent, failed ones included.
+    pub sent: u64,
+    /// Requests that failed, by kind.
+    pub errors: BTreeMap<ErrorKind, u64>,
+    /// The first failure in words.
+    pub first_error: Option<String>,
+    /// Latencies from the moment a request was due. Empty for command loads.
+    pub latencies: Latencies,
+    /// From the first request's due time to the last answer.
+    pub elapsed: Duration,
+    /// Why it ended before all requests were sent.
+    pub aborted: Option<String>,
+    /// The last output of a load command.
+    pub output_tail: String,
+}
+
+impl LoadReport {
+    /// Requests that failed.
+    pub fn error_count(&self) -> u64 {
+        self.errors.values().sum()
+    }
+
+    /// Successful requests per second; `None` when none succeeded.
+    pub fn rate(&self) -> Option<f64> {
+        let ok = self.sent.saturating_sub(self.error_count());
+        let seconds = self.elapsed.as_secs_f64();
+        (ok > 0 && seconds > 0.0).then(|| ok as f64 / seconds)
+    }
+
+    /// The failures in words (`2 × status 500, 1 × timed out; first: …`), or `None`.
+    pub fn error_summary(&self) -> Option<String> {
+        if self.errors.is_empty() {
+            return None;
+        }
+        let kinds: Vec<_> = self.errors.iter().map(|(kind, n)| format!("{n} × {kind}")).collect();
+        let mut text = kinds.join(", ");
+        if let Some(first) = &self.first_error {
+            text.push_str("; first: ");
+            text.push_str(first);
+        }
+        Some(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_use_the_nearest_rank() {
+        let l = Latencies::from_micros((1..=100).rev().map(|ms| ms * 1000).collect());
+        assert_eq!(l.quantile_ms(0.5), Some(50.0));
+        assert_eq!(l.quantile_ms(0.99), Some(99.0));
+        assert_eq!(l.quantile_ms(1.0), Some(100.0));
+        assert_eq!(l.quantile_ms(0.0), Some(1.0));
+    }
+
+    #[test]
+    fn no_successful_request_means_no_latency() {
+        assert_eq!(Latencies::default().quantile_ms(0.5), None);
+    }
+
+    #[test]
+    fn errors_are_summed_up_by_kind() {
+        let report = LoadReport {
+            description: String::new(),
+            asked: 5,
+            sent: 5,
+            errors: BTreeMap::from([(ErrorKind::Status(500), 2), (ErrorKind::Timeout, 1)]),
+            first_error: Some("status 500: Internal Server Error".into()),
+            latencies: Latencies::default(),
+            elapsed: Duration::from_secs(2),
+            aborted: None,
+            output_tail: String::new(),
+        };
+        assert_eq!(report.error_count(), 3);
+        assert_eq!(report.rate(), Some(1.0));
+        assert_eq!(
+            report.error_summary().as_deref(),
+            Some("1 × timed out, 2 × status 500; first: status 500: Internal Server Error")
+        );
+    }
+}
