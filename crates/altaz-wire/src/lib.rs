@@ -46,6 +46,9 @@ pub enum WireError {
 /// 128-bit content hash (xxh3) of a code page.
 pub type PageHash = u128;
 
+/// A code page: the hash of its content, and the content ([`PAGE`] bytes).
+pub type CodePage = (PageHash, Box<[u8]>);
+
 /// What the host tells the plugin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ToPlugin {
@@ -145,7 +148,7 @@ pub struct Snapshot {
     /// Page-table base by slot, all since the start; the first is [`SLOT_UNKNOWN`]'s and 0.
     pub slots: Vec<u64>,
     /// Code pages that are new since the last snapshot.
-    pub pages: Vec<(PageHash, Box<[u8]>)>,
+    pub pages: Vec<CodePage>,
     /// Blocks that are new since the last snapshot.
     pub blocks: Vec<Block>,
     /// Counts, ascending by block.
