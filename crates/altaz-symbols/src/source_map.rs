@@ -1,0 +1,1 @@
+//! Kernel functions → source files. (placeholder)
