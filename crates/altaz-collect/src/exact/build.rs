@@ -151,7 +151,14 @@ pub fn build(recording: &Recording, names: &mut Names<'_>) -> Built {
     Built { units, windows, code, left_out }
 }
 
-fn unit(target: &Target, phase: Phase, service: bool, covered: u64, first: u32, windows: Vec<u32>) -> Unit {
+fn unit(
+    target: &Target,
+    phase: Phase,
+    service: bool,
+    covered: u64,
+    first: u32,
+    windows: Vec<u32>,
+) -> Unit {
     Unit {
         layer: target.layer,
         binary: Arc::clone(&target.binary),

@@ -4,7 +4,7 @@
 //! executable pages of the images' ELF files. Page content is the same wherever a file is mapped, so
 //! no address space has to be known; where several files hold the same page, the one that the
 //! recording otherwise uses most is taken. A page that no file holds may be a patched one (gVisor
-//! rewrites system call sites): it is compared chunk by chunk.
+//! rewrites system call sites), or hold a copied stub: it is compared with the files in use.
 //!
 //! Kernel code is named by address, through the symbol table of the machine that ran it. A kernel's
 //! text is mapped once, so the address that the translator saw is the address that runs.
@@ -17,7 +17,8 @@ use std::sync::Arc;
 
 use altaz_profile::Layer;
 use altaz_profile::rules::{CodePlace, LayerRules, Machine, Origin, Privilege};
-use altaz_symbols::{Binary, Function, ImageFile, Kallsyms, PageIndex, PageRef, SourceMap};
+use altaz_symbols::blocks::BlockSearch;
+use altaz_symbols::{Binary, FileId, Function, ImageFile, Kallsyms, PageIndex, PageRef};
 use altaz_wire::{Block, PAGE, PageHash};
 
 use super::recording::Recording;
@@ -38,14 +39,18 @@ pub struct CodeImage<'a> {
     pub read: Box<dyn Fn(&ImageFile) -> io::Result<Vec<u8>> + 'a>,
 }
 
+/// Finds a kernel function's source file.
+pub type SourceOf = Arc<dyn Fn(&str, u64) -> Option<Arc<str>> + Send + Sync>;
+
 /// A kernel whose code can be named.
 pub struct KernelCode {
     /// Its symbols.
     pub kallsyms: Kallsyms,
     /// Its build-id in lower-case hex.
     pub build_id: Option<Arc<str>>,
-    /// Which source file its functions come from, by link address.
-    pub sources: Option<Arc<SourceMap>>,
+    /// Source file of a core function by its name and its distance from the start of the text; a
+    /// directory ends in `/`.
+    pub source: Option<SourceOf>,
 }
 
 /// Address spaces that execute one binary in different roles.
@@ -142,6 +147,7 @@ struct FileKey {
 
 struct LoadedFile {
     path: Arc<str>,
+    bytes: Vec<u8>,
     build_id: Option<Arc<str>>,
     binary: Option<Binary>,
     /// Size of the out-of-line parts by their function's offset.
@@ -162,6 +168,8 @@ pub struct Names<'a> {
     /// Where each page comes from.
     pages: HashMap<(PageHash, Machine), Option<(FileKey, u64)>>,
     files: HashMap<FileKey, LoadedFile>,
+    /// Blocks that are copies of a piece of a file at another place.
+    copies: HashMap<u32, (FileKey, u64)>,
     slot_roles: HashMap<(FileKey, u16), usize>,
     targets: Vec<Target>,
     by_spot: HashMap<Spot, TargetId>,
@@ -178,6 +186,7 @@ impl<'a> Names<'a> {
             blocks: recording.blocks.clone(),
             pages: HashMap::new(),
             files: HashMap::new(),
+            copies: HashMap::new(),
             slot_roles: HashMap::new(),
             targets: Vec::new(),
             by_spot: HashMap::new(),
@@ -186,12 +195,13 @@ impl<'a> Names<'a> {
         };
         let used = used_blocks(recording);
         names.find_pages(&used);
-        names.find_patched_pages(recording)?;
-        let needed: HashSet<FileKey> = names.pages.values().flatten().map(|(file, _)| *file).collect();
+        let needed: HashSet<FileKey> =
+            names.pages.values().flatten().map(|(file, _)| *file).collect();
         for file in needed {
             let loaded = names.load(file)?;
             names.files.insert(file, loaded);
         }
+        names.find_changed_pages(recording, &used);
         names.find_roles(recording);
         Ok(names)
     }
@@ -204,7 +214,7 @@ impl<'a> Names<'a> {
     /// What a block is, when executed by the address space of this slot (for split blocks).
     pub fn of(&mut self, block: u32, slot: Option<u16>) -> Named<'_> {
         if !self.verdicts.contains_key(&(block, slot)) {
-            let verdict = self.judge(self.blocks[block as usize], slot);
+            let verdict = self.judge(block, slot);
             self.verdicts.insert((block, slot), verdict);
         }
         match &self.verdicts[&(block, slot)] {
@@ -255,47 +265,76 @@ impl<'a> Names<'a> {
             }
         }
         for (key, image, refs) in ambiguous {
-            let best = refs
-                .iter()
-                .map(|r| (FileKey { image, file: r.file.0 }, r.page))
-                .max_by_key(|(file, page)| {
+            let best = refs.iter().map(|r| (FileKey { image, file: r.file.0 }, r.page)).max_by_key(
+                |(file, page)| {
                     (uses.get(file).copied().unwrap_or(0), u32::MAX - file.file, u32::MAX - page)
-                });
-            self.pages
-                .insert(key, best.map(|(file, page)| (file, u64::from(page) * PAGE as u64)));
+                },
+            );
+            self.pages.insert(key, best.map(|(file, page)| (file, u64::from(page) * PAGE as u64)));
         }
     }
 
-    /// Pages that differ from a file's in a few places only.
-    fn find_patched_pages(&mut self, recording: &Recording) -> io::Result<()> {
-        let missing: Vec<(PageHash, Machine)> = self
+    /// Pages that differ from a file's in a few places (patched call sites), and blocks that are
+    /// copies of a file's bytes at another place (stubs). Only files in use are searched.
+    fn find_changed_pages(&mut self, recording: &Recording, used: &HashSet<u32>) {
+        let mut missing: Vec<(PageHash, Machine)> = self
             .pages
             .iter()
             .filter(|(key, found)| found.is_none() && recording.pages.contains_key(&key.0))
             .map(|(key, _)| *key)
             .collect();
+        missing.sort_unstable();
         if missing.is_empty() {
-            return Ok(());
+            return;
         }
-        let contents: Vec<&[u8]> = missing.iter().map(|(hash, _)| &*recording.pages[hash]).collect();
-        for image in 0..self.sources.images.len() {
-            let origins = patched_origins(&self.sources.images[image], &contents)?;
-            for (key, origin) in missing.iter().zip(origins) {
-                let Some((file, page)) = origin else { continue };
-                let place = (FileKey { image, file }, u64::from(page) * PAGE as u64);
-                let preferred = self.image_order(key.1).first() == Some(&image);
-                let entry = self.pages.entry(*key).or_default();
-                if entry.is_none() || preferred {
-                    *entry = Some(place);
+        let mut found = Vec::new();
+        let mut copies = HashMap::new();
+        for (image, code) in self.sources.images.iter().enumerate() {
+            let mut contents: Vec<(FileId, &[u8])> = self
+                .files
+                .iter()
+                .filter(|(key, _)| key.image == image)
+                .map(|(key, file)| (FileId(key.file), file.bytes.as_slice()))
+                .collect();
+            contents.sort_unstable_by_key(|(id, _)| *id);
+            let search = BlockSearch::new(code.index, contents);
+            for key in &missing {
+                let Ok(page) = <&[u8; PAGE]>::try_from(&*recording.pages[&key.0]) else { continue };
+                if let Some(best) = search.closest_page(page)
+                    && best.matched_bytes * 2 >= PAGE
+                    && best.runner_up * 4 <= best.matched_bytes * 3
+                {
+                    let file = FileKey { image, file: best.page.file.0 };
+                    let preferred = self.image_order(key.1).first() == Some(&image);
+                    found.push((preferred, *key, (file, u64::from(best.page.page) * PAGE as u64)));
+                }
+            }
+            for id in used {
+                let block = &self.blocks[*id as usize];
+                if block.page == 0 || !missing.contains(&(block.page, machine(block))) {
+                    continue;
+                }
+                let page = &recording.pages[&block.page];
+                let end = (block.page_offset() + block.size as usize).min(PAGE);
+                let places = search.find_copy(&page[block.page_offset()..end]);
+                if let [(file, offset)] = places.as_slice() {
+                    copies.insert(*id, (FileKey { image, file: file.0 }, *offset));
                 }
             }
         }
-        Ok(())
+        found.sort_by_key(|(preferred, ..)| *preferred);
+        for (_, key, place) in found {
+            self.pages.insert(key, Some(place));
+        }
+        self.copies = copies;
     }
 
     fn load(&self, key: FileKey) -> io::Result<LoadedFile> {
         let image = &self.sources.images[key.image];
-        let file = image.index.file(altaz_symbols::FileId(key.file));
+        let file = image
+            .index
+            .file(FileId(key.file))
+            .ok_or_else(|| io::Error::other("the page index names a file that it does not have"))?;
         let bytes = (image.read)(file)?;
         // A file that the index took for an ELF file and that does not parse stays without functions.
         let binary = Binary::parse(&bytes).ok();
@@ -307,6 +346,7 @@ impl<'a> Names<'a> {
         }
         Ok(LoadedFile {
             path: file.path.as_str().into(),
+            bytes,
             build_id: binary.as_ref().and_then(|b| b.build_id.as_deref()).map(Arc::from),
             binary,
             parts,
@@ -320,17 +360,17 @@ impl<'a> Names<'a> {
             executed.extend(window.split.iter().map(|c| (c.block, c.slot)));
         }
         for (block, slot) in executed {
-            let block = self.blocks[block as usize];
-            let Some((file, offset)) = self.user_place(&block) else { continue };
+            let Some((file, offset)) = self.user_place(block) else { continue };
             let loaded = &self.files[&file];
             let Some(rule) = self.sources.roles.iter().find(|r| *r.binary == *loaded.path) else {
                 continue;
             };
             let name = loaded.binary.as_ref().and_then(|b| b.functions.find_unit(offset));
             let Some(name) = name.map(|f| f.name.as_str()) else { continue };
-            let role = rule.roles.iter().position(|(_, prefixes)| {
-                prefixes.iter().any(|p| name.starts_with(p.as_str()))
-            });
+            let role = rule
+                .roles
+                .iter()
+                .position(|(_, prefixes)| prefixes.iter().any(|p| name.starts_with(p.as_str())));
             if let Some(role) = role {
                 self.slot_roles.insert((file, slot), role);
             }
@@ -350,16 +390,21 @@ impl<'a> Names<'a> {
     }
 
     /// File and offset of a user block.
-    fn user_place(&self, block: &Block) -> Option<(FileKey, u64)> {
-        let (file, page) = (*self.pages.get(&(block.page, machine(block)))?)?;
-        Some((file, page + block.page_offset() as u64))
+    fn user_place(&self, id: u32) -> Option<(FileKey, u64)> {
+        let block = &self.blocks[id as usize];
+        let in_page = self.pages.get(&(block.page, machine(block))).copied().flatten();
+        in_page
+            .map(|(file, page)| (file, page + block.page_offset() as u64))
+            .or_else(|| self.copies.get(&id).copied())
     }
 
-    fn judge(&mut self, block: Block, slot: Option<u16>) -> Verdict {
-        if block.ring == 0 { self.judge_kernel(block) } else { self.judge_user(block, slot) }
+    fn judge(&mut self, id: u32, slot: Option<u16>) -> Verdict {
+        let block = self.blocks[id as usize];
+        if block.ring == 0 { self.judge_kernel(block) } else { self.judge_user(id, slot) }
     }
 
-    fn judge_user(&mut self, block: Block, slot: Option<u16>) -> Verdict {
+    fn judge_user(&mut self, id: u32, slot: Option<u16>) -> Verdict {
+        let block = self.blocks[id as usize];
         let machine = machine(&block);
         let place = |origin, binary, role| CodePlace {
             machine,
@@ -368,7 +413,7 @@ impl<'a> Names<'a> {
             binary,
             role,
         };
-        let Some((file, offset)) = self.user_place(&block) else {
+        let Some((file, offset)) = self.user_place(id) else {
             return match self.sources.rules.layer_of(place(Origin::Unknown, "", "")) {
                 Some(layer) => Verdict::Unnamed(layer),
                 None => Verdict::LeftOut,
@@ -442,7 +487,8 @@ impl<'a> Names<'a> {
         let mut pieces = Vec::new();
         let mut at = block.vaddr;
         while at < end {
-            let code = if guest { self.sources.guest_kernel.as_ref() } else { Some(&self.sources.kernel) };
+            let code =
+                if guest { self.sources.guest_kernel.as_ref() } else { Some(&self.sources.kernel) };
             let Some(code) = code else { break };
             let Some(found) = code.kallsyms.lookup(at) else { break };
             if found.jit {
@@ -472,8 +518,8 @@ fn kernel_target(
     found: &altaz_symbols::KernelFunction<'_>,
 ) -> Target {
     let source = match found.module {
-        // The source map speaks of the core kernel's link addresses.
-        None => code.sources.as_ref().and_then(|s| s.of_function(found.name, found.offset_from_base)),
+        // The source map speaks of the core kernel only.
+        None => code.source.as_ref().and_then(|s| s(found.name, found.offset_from_base)),
         Some(_) => None,
     };
     Target {
@@ -503,43 +549,4 @@ fn used_blocks(recording: &Recording) -> HashSet<u32> {
         used.extend(window.split.iter().map(|c| c.block));
     }
     used
-}
-
-/// Bytes of a chunk that patched pages are compared by.
-const PATCH_CHUNK: usize = 64;
-
-/// For each page the file page of the image that it is a patched copy of: at least half of its chunks
-/// that are not all alike are the same, at the same place.
-fn patched_origins(image: &CodeImage<'_>, pages: &[&[u8]]) -> io::Result<Vec<Option<(u32, u32)>>> {
-    let mut wanted: HashMap<(usize, &[u8]), Vec<usize>> = HashMap::new();
-    let mut telling = vec![0usize; pages.len()];
-    for (i, page) in pages.iter().enumerate() {
-        for (at, chunk) in page.chunks_exact(PATCH_CHUNK).enumerate() {
-            // Padding is everywhere and tells nothing.
-            if chunk.iter().any(|b| *b != chunk[0]) {
-                wanted.entry((at, chunk)).or_default().push(i);
-                telling[i] += 1;
-            }
-        }
-    }
-    let mut best: Vec<Option<(usize, u32, u32)>> = vec![None; pages.len()];
-    for (id, file) in image.index.files() {
-        let bytes = (image.read)(file)?;
-        for page in image.index.pages_of(id) {
-            let start = page as usize * PAGE;
-            let Some(content) = bytes.get(start..bytes.len().min(start + PAGE)) else { continue };
-            let mut votes: HashMap<usize, usize> = HashMap::new();
-            for (at, chunk) in content.chunks_exact(PATCH_CHUNK).enumerate() {
-                for i in wanted.get(&(at, chunk)).into_iter().flatten() {
-                    *votes.entry(*i).or_default() += 1;
-                }
-            }
-            for (i, votes) in votes {
-                if votes * 2 >= telling[i] && best[i].is_none_or(|(most, ..)| votes > most) {
-                    best[i] = Some((votes, id.0, page));
-                }
-            }
-        }
-    }
-    Ok(best.into_iter().map(|b| b.map(|(_, file, page)| (file, page))).collect())
 }
