@@ -3,7 +3,10 @@
 //!
 //! This crate knows nobody else in the workspace, and only this crate knows Parquet.
 
+pub mod completeness;
+pub mod file;
 pub mod model;
+pub mod ops;
 pub mod results;
 pub mod rules;
 
