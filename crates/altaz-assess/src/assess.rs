@@ -1,0 +1,246 @@
+//! The figures of one profile.
+
+use std::collections::HashMap;
+
+use altaz_profile::results::{
+    DeploymentResult, Hap, LayerResult, ProfileReport, REPORT_SCHEMA, Vap,
+};
+use altaz_profile::{Layer, LayerInfo, Owner, Profile, Unit};
+
+use crate::compare::basis;
+use crate::complete::{Completeness, Trust};
+use crate::components::components;
+use crate::error::AssessError;
+use crate::select::{Seen, Selection, select};
+use crate::sums::Sums;
+use crate::{Options, STEADY_SHARE, complete};
+
+/// The vertical and horizontal attack profile of a recording, for its serve phase.
+///
+/// # Errors
+/// When nothing of the service was seen while serving (an empty recording is no success), or when
+/// functions lie in a layer of which the manifest says neither owner nor sharing.
+pub fn assess(profile: &Profile, options: &Options) -> Result<DeploymentResult, AssessError> {
+    let manifest = &profile.manifest;
+    let selection = select(profile);
+    if selection.serve.is_empty() {
+        return Err(AssessError::EmptyServe {
+            deployment: manifest.deployment.clone(),
+            windows: selection.windows,
+            rows: profile.units.len(),
+        });
+    }
+    let trust = complete::trust(manifest.calibration.as_ref());
+    let layers = layers(profile, &selection, &trust, options)?;
+    let mut notes = manifest.notes.clone();
+    notes.extend(own_notes(profile, &selection, &trust));
+
+    Ok(DeploymentResult {
+        name: manifest.deployment.clone(),
+        available: true,
+        reason: None,
+        model_only: false,
+        basis: Some(basis(manifest)),
+        load: manifest.load.clone(),
+        vap: Some(vap(&layers)),
+        hap: Some(hap(&layers, &selection)),
+        layers: layers.into_iter().map(|l| l.result).collect(),
+        boundaries: manifest.boundaries.clone(),
+        barriers: Vec::new(),
+        blind_spots: manifest.blind_spots.clone(),
+        calibration: manifest.calibration.clone(),
+        repeats: None,
+        notes,
+    })
+}
+
+/// The figures of a recording together with what identifies it, for a report of this one profile.
+///
+/// # Errors
+/// As [`assess`].
+pub fn report(profile: &Profile, options: &Options) -> Result<ProfileReport, AssessError> {
+    let manifest = &profile.manifest;
+    Ok(ProfileReport {
+        schema: REPORT_SCHEMA.into(),
+        service: manifest.service.clone(),
+        tool_version: manifest.tool_version.clone(),
+        recorded_at: manifest.recorded_at.clone(),
+        instrument: manifest.instrument.clone(),
+        host: manifest.host.clone(),
+        deployment: assess(profile, options)?,
+    })
+}
+
+/// Whether a function seen in this many of so many windows is rare.
+pub fn is_rare(seen_in: usize, windows: usize) -> bool {
+    (seen_in as f64) < STEADY_SHARE * windows as f64
+}
+
+/// A layer's figures and what totals need besides.
+struct Assessed {
+    result: LayerResult,
+    sums: Sums,
+    completeness: Completeness,
+}
+
+fn layers(
+    profile: &Profile,
+    selection: &Selection<'_>,
+    trust: &Trust,
+    options: &Options,
+) -> Result<Vec<Assessed>, AssessError> {
+    let mut serve = by_layer(&selection.serve, |s| s.unit);
+    let mut start = by_layer(&selection.start_only, |s| s.unit);
+    let mut background = by_layer(&selection.background, |u| u);
+    let assessed = profile
+        .manifest
+        .layers
+        .iter()
+        .map(|info| {
+            layer(
+                info,
+                &serve.remove(&info.name).unwrap_or_default(),
+                &start.remove(&info.name).unwrap_or_default(),
+                background.remove(&info.name).unwrap_or_default().len() as u64,
+                selection,
+                trust,
+                options,
+            )
+        })
+        .collect();
+    // Every described layer has taken its functions out.
+    if let Some((&layer, rest)) = serve.iter().min_by_key(|(layer, _)| **layer) {
+        return Err(AssessError::UndescribedLayer {
+            deployment: profile.manifest.deployment.clone(),
+            layer,
+            functions: rest.len() as u64,
+        });
+    }
+    Ok(assessed)
+}
+
+fn by_layer<'s, T>(items: &'s [T], unit: impl Fn(&'s T) -> &'s Unit) -> HashMap<Layer, Vec<&'s T>> {
+    let mut map: HashMap<Layer, Vec<&T>> = HashMap::new();
+    for item in items {
+        map.entry(unit(item).layer).or_default().push(item);
+    }
+    map
+}
+
+fn layer(
+    info: &LayerInfo,
+    serve: &[&Seen<'_>],
+    start: &[&Seen<'_>],
+    background_functions: u64,
+    selection: &Selection<'_>,
+    trust: &Trust,
+    options: &Options,
+) -> Assessed {
+    let sums = Sums::of(serve.iter().copied());
+    let completeness = complete::completeness(serve, selection.windows, trust);
+    let (top, components_total) = components(serve, options.components);
+    let (start_top, start_only_total) = components(start, options.components);
+    let rare = serve.iter().filter(|s| is_rare(s.windows.len(), selection.windows)).count();
+    let result = LayerResult {
+        name: info.name,
+        owner: info.owner,
+        shared: info.shared,
+        ownership_moved: info.ownership_moved,
+        functions: sums.functions,
+        bytes: sums.bytes,
+        covered_bytes: sums.covered,
+        coverage: completeness.coverage,
+        unseen: completeness.unseen,
+        windows: selection.windows as u64,
+        lost_events: selection.lost_events,
+        rare_functions: rare as u64,
+        start_only_functions: start.len() as u64,
+        background_functions,
+        code: info.code,
+        held_out: completeness.held_out,
+        components: top,
+        components_total,
+        start_only: start_top,
+        start_only_total,
+    };
+    Assessed { result, sums, completeness }
+}
+
+/// Sum, coverage and unseen functions of the layers that are asked for.
+fn total(
+    layers: &[Assessed],
+    wanted: impl Fn(&LayerResult) -> bool,
+) -> (Sums, Option<f64>, Option<f64>) {
+    let mut sums = Sums::default();
+    let mut parts = Vec::new();
+    for l in layers.iter().filter(|l| wanted(&l.result)) {
+        sums.merge(l.sums);
+        if l.sums.functions > 0 {
+            parts.push(&l.completeness);
+        }
+    }
+    let (coverage, unseen) = complete::pooled(&parts);
+    (sums, coverage, unseen)
+}
+
+fn vap(layers: &[Assessed]) -> Vap {
+    let (all, coverage, unseen) = total(layers, |_| true);
+    let (tenant, ..) = total(layers, |l| l.owner == Owner::Tenant);
+    let (provider, ..) = total(layers, |l| l.owner == Owner::Provider);
+    Vap {
+        functions: all.functions,
+        bytes: all.bytes,
+        covered_bytes: all.covered,
+        tenant_functions: tenant.functions,
+        provider_functions: provider.functions,
+        tenant_bytes: tenant.bytes,
+        provider_bytes: provider.bytes,
+        tenant_covered_bytes: tenant.covered,
+        provider_covered_bytes: provider.covered,
+        tenant_share: share(tenant.functions, all.functions),
+        tenant_share_covered: tenant.covered.zip(all.covered).and_then(|(t, a)| share(t, a)),
+        coverage,
+        unseen,
+    }
+}
+
+fn hap(layers: &[Assessed], selection: &Selection<'_>) -> Hap {
+    let (sums, coverage, unseen) = total(layers, |l| l.shared);
+    let shared = |layer| layers.iter().any(|l| l.result.shared && l.result.name == layer);
+    Hap {
+        exercised_functions: sums.functions,
+        exercised_bytes: sums.bytes,
+        exercised_covered_bytes: sums.covered,
+        probed_functions: selection
+            .probed
+            .as_ref()
+            .map(|probed| probed.iter().filter(|u| shared(u.layer)).count() as u64),
+        reachable_functions: None,
+        coverage,
+        unseen,
+    }
+}
+
+fn share(part: u64, whole: u64) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
+}
+
+fn own_notes(profile: &Profile, selection: &Selection<'_>, trust: &Trust) -> Vec<String> {
+    let mut notes = Vec::new();
+    if let Trust::Withheld(why) = trust {
+        notes.push(format!("No completeness is given: {why}."));
+    }
+    if selection.lost_events > 0 {
+        notes.push(format!(
+            "The instrument lost {} events while serving: every figure is a lower bound.",
+            selection.lost_events
+        ));
+    }
+    if let Some(load) = profile.manifest.load.as_ref().filter(|l| l.errors > 0) {
+        notes.push(format!(
+            "{} of {} requests failed: the figures include the code of failure.",
+            load.errors, load.requests
+        ));
+    }
+    notes
+}
