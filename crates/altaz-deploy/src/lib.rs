@@ -24,9 +24,21 @@
 //!
 //! Nothing else in altaz knows the names of deployments.
 
+pub mod boundary;
+pub mod bundle;
+pub mod cgroup;
+pub mod deployments;
+pub mod exec;
+pub mod guest_disk;
+pub mod launch;
+pub mod layers;
 pub mod model;
+pub mod net;
+pub mod rootfs;
+pub mod seccomp;
 pub mod spec;
 mod toml_reader;
+pub mod vm_exit;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -35,6 +47,7 @@ use altaz_profile::model::{BlindSpot, Boundary, LayerInfo};
 use altaz_profile::rules::LayerRule;
 use serde::{Deserialize, Serialize};
 
+pub use deployments::{all, by_name};
 pub use model::*;
 pub use spec::SpecError;
 
@@ -148,7 +161,7 @@ pub struct LabEnv {
 impl Default for LabEnv {
     fn default() -> Self {
         Self {
-            image_disk: "/dev/vdb".into(),
+            image_disk: "/dev/altaz/service".into(),
             scratch: "/var/lib/altaz".into(),
             run: "/run/altaz".into(),
             bridge: "br0".into(),
@@ -157,7 +170,7 @@ impl Default for LabEnv {
             gateway: "10.77.0.1".into(),
             service_mac: "02:00:00:77:00:10".into(),
             guest_kernel: "/usr/lib/altaz/vmlinuz".into(),
-            guest_initrd: "/usr/lib/altaz/guest.img".into(),
+            guest_initrd: "/usr/lib/altaz/guest-initrd.cpio".into(),
         }
     }
 }

@@ -1,0 +1,51 @@
+//! The deployments, one file each, and the table of them.
+
+mod container;
+mod process;
+mod qemu_microvm;
+mod runc;
+mod runsc_systrap;
+
+use std::path::{Path, PathBuf};
+
+use crate::exec::LAB_PATH;
+use crate::{Deployment, Unavailable};
+
+const ALL: &[&dyn Deployment] =
+    &[&process::Process, &runc::Runc, &runsc_systrap::RunscSystrap, &qemu_microvm::QemuMicrovm];
+
+/// Every deployment that altaz knows, in the order of reports.
+pub fn all() -> &'static [&'static dyn Deployment] {
+    ALL
+}
+
+/// The deployment of this name.
+pub fn by_name(name: &str) -> Option<&'static dyn Deployment> {
+    ALL.iter().copied().find(|d| d.name() == name)
+}
+
+/// Finds one of the lab's programs.
+fn program(name: &str) -> Option<PathBuf> {
+    LAB_PATH.split(':').map(|dir| Path::new(dir).join(name)).find(|p| p.is_file())
+}
+
+/// Refuses when one of the lab's programs is missing.
+fn need_program(name: &str, package: &str) -> Result<PathBuf, Unavailable> {
+    program(name).ok_or_else(|| {
+        Unavailable::new(
+            format!("the lab has no `{name}`"),
+            format!("add the package {package} to the lab's recipe and rebuild it"),
+        )
+    })
+}
+
+/// Refuses when a file or device of the lab is missing.
+fn need_path(path: &Path, what: &str, remedy: &str) -> Result<(), Unavailable> {
+    if path.exists() {
+        return Ok(());
+    }
+    Err(Unavailable::new(format!("{what} {} is not there", path.display()), remedy))
+}
+
+#[cfg(test)]
+mod tests;

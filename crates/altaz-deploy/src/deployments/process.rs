@@ -1,0 +1,107 @@
+//! `process`: the service as a plain process of a machine that its tenant has alone.
+//!
+//! Nothing confines it: its root is the image, and its network interface is a port of the bridge as
+//! in the other deployments, so that the path of a packet is comparable. Kernel and userland are the
+//! tenant's, as on a rented physical machine, and nothing is shared.
+
+use std::time::Duration;
+
+use altaz_profile::model::{Layer, Owner};
+use altaz_profile::rules::Machine;
+use rustix::process::Signal;
+
+use super::{need_path, need_program};
+use crate::cgroup::{self, Cgroup};
+use crate::exec::{self, Child};
+use crate::launch::{self, Surroundings};
+use crate::layers::{self, Sharing};
+use crate::net::Namespace;
+use crate::rootfs::{self, Access, Mounts};
+use crate::{DeployError, Deployment, Description, LabEnv, Running, ServiceSpec, Unavailable};
+
+/// The deployment.
+pub(super) struct Process;
+
+impl Deployment for Process {
+    fn name(&self) -> &'static str {
+        "process"
+    }
+
+    fn summary(&self) -> &'static str {
+        "plain process of a machine that the tenant has alone; nothing confines it"
+    }
+
+    fn describe(&self, spec: &ServiceSpec) -> Description {
+        let mut layers = layers::tenant_image();
+        layers.push(layers::layer(Layer::HostKernel, Owner::Tenant, Sharing::PerTenant));
+        let mut rules = vec![layers::agent_rule()];
+        rules.push(layers::kernel_rule(Machine::Host, Layer::HostKernel));
+        rules.extend(layers::service_rules(spec));
+        // The tools that set up the lab's network are not part of this deployment.
+        rules.push(layers::host_binary("*", None));
+        rules.push(layers::anonymous_rule(Machine::Host, Layer::App));
+        Description {
+            name: self.name().into(),
+            layers,
+            boundaries: vec![layers::unfiltered_syscalls(Layer::App, Layer::HostKernel)],
+            rules,
+            split_binaries: Vec::new(),
+            blind_spots: layers::common_blind_spots(),
+            notes: vec![
+                "process is measured as on a machine of the tenant's own: kernel and userland are \
+                 the tenant's and nothing is shared, so its horizontal profile is empty (an air gap)"
+                    .into(),
+            ],
+        }
+    }
+
+    fn available(&self, lab: &LabEnv) -> Result<(), Unavailable> {
+        need_program("ip", "iproute2")?;
+        need_path(&lab.image_disk, "the service's disk", "attach a service image to the lab")
+    }
+
+    fn start(&self, lab: &LabEnv, spec: &ServiceSpec) -> Result<Box<dyn Running>, DeployError> {
+        let mut mounts = Mounts::default();
+        let root = rootfs::image(lab, &mut mounts, Access::ReadWrite)?;
+        rootfs::live_in(&root, &mut mounts)?;
+        let namespace = Namespace::create(lab)?;
+        let cgroup = Cgroup::create(cgroup::ROOT.as_ref(), "altaz-process")?;
+        let at = Surroundings {
+            root,
+            netns: Some(namespace.path()),
+            cgroup: Some(cgroup.path().to_owned()),
+            log: lab.run.join("service.log"),
+        };
+        let child = launch::start(spec, &at)?;
+        Ok(Box::new(Started { child, at, cgroup, mounts, _namespace: namespace }))
+    }
+}
+
+struct Started {
+    child: Child,
+    at: Surroundings,
+    // Dropped in this order: processes first, then what they used.
+    cgroup: Cgroup,
+    mounts: Mounts,
+    _namespace: Namespace,
+}
+
+impl Running for Started {
+    fn exited(&mut self) -> Option<String> {
+        let status = self.child.exited()?;
+        Some(format!("the service {}\n{}", exec::describe(status), self.log_tail()))
+    }
+
+    fn log_tail(&self) -> String {
+        exec::tail(&self.at.log)
+    }
+
+    fn stop(&mut self, timeout: Duration) -> Result<(), DeployError> {
+        self.child.signal(Signal::TERM);
+        self.child.wait(timeout);
+        // What outlived the service's first process, or all of it.
+        self.cgroup.kill()?;
+        self.child.wait(Duration::from_secs(5));
+        self.mounts.remove()
+    }
+}

@@ -1,0 +1,140 @@
+//! What every deployment must say about itself, whichever it is.
+
+use std::path::Path;
+
+use altaz_profile::model::{Layer, Owner};
+use altaz_profile::rules::{CodePlace, LayerRules, Machine, Origin, Privilege};
+
+use super::{all, by_name};
+use crate::{Description, ServiceSpec};
+
+const SPEC: &str = r#"
+name = "web"
+[image]
+suite = "trixie"
+[service]
+command = ["/srv/web/serve"]
+port = 8080
+[load]
+requests = 10
+http = { path = "/", rate = 1.0 }
+[layers]
+library = ["/srv/web/vendored/*"]
+"#;
+
+fn describe(name: &str) -> Description {
+    let spec = ServiceSpec::parse(SPEC, Path::new("web.toml")).unwrap();
+    by_name(name).unwrap().describe(&spec)
+}
+
+fn user<'a>(machine: Machine, origin: Origin, binary: &'a str, role: &'a str) -> CodePlace<'a> {
+    CodePlace { machine, privilege: Privilege::User, origin, binary, role }
+}
+
+fn layer(d: &Description, place: CodePlace<'_>) -> Option<Layer> {
+    LayerRules::compile(&d.rules).unwrap().layer_of(place)
+}
+
+#[test]
+fn names_are_unique_and_found_again() {
+    for d in all() {
+        assert_eq!(by_name(d.name()).unwrap().summary(), d.summary());
+        assert_eq!(all().iter().filter(|o| o.name() == d.name()).count(), 1, "{}", d.name());
+    }
+    assert!(by_name("nonesuch").is_none());
+}
+
+#[test]
+fn boundaries_and_rules_only_speak_of_layers_that_the_deployment_has() {
+    for d in all() {
+        let d = describe(d.name());
+        let has = |l: Layer| d.layers.iter().any(|i| i.name == l);
+        for b in &d.boundaries {
+            assert!(has(b.from) && has(b.to), "{}: {} {} → {}", d.name, b.name, b.from, b.to);
+        }
+        for r in d.rules.iter().filter_map(|r| r.layer) {
+            // Rules may name a layer for start-up tools that hold no part of a request.
+            assert!(has(r) || r == Layer::HostService, "{}: rule for {r}", d.name);
+        }
+    }
+}
+
+#[test]
+fn the_same_application_code_has_the_same_layer_everywhere() {
+    for d in all() {
+        let d = describe(d.name());
+        let machine = if d.layers.iter().any(|l| l.name == Layer::GuestKernel) {
+            Machine::Guest
+        } else {
+            Machine::Host
+        };
+        let of = |binary| layer(&d, user(machine, Origin::Service, binary, ""));
+        assert_eq!(of("/usr/sbin/nginx"), Some(Layer::App), "{}", d.name);
+        assert_eq!(of("/usr/lib/x86_64-linux-gnu/libc.so.6"), Some(Layer::Library));
+        assert_eq!(of("/usr/lib64/ld-linux-x86-64.so.2"), Some(Layer::Library));
+        assert_eq!(of("/usr/bin/python3.13"), Some(Layer::LanguageRuntime));
+        assert_eq!(
+            of("/usr/lib/python3/dist-packages/psycopg2/_psycopg.cpython-313-x86_64-linux-gnu.so"),
+            Some(Layer::LanguageRuntime)
+        );
+        assert_eq!(of("/srv/web/vendored/tool"), Some(Layer::Library), "the spec's own rule");
+        assert_eq!(layer(&d, user(machine, Origin::Host, "/usr/lib/altaz/altaz-agent", "")), None);
+    }
+}
+
+#[test]
+fn only_code_that_several_tenants_pass_is_shared() {
+    let shared = |name: &str| -> Vec<Layer> {
+        describe(name).layers.into_iter().filter(|l| l.shared).map(|l| l.name).collect()
+    };
+    assert_eq!(shared("process"), []);
+    for name in ["runc", "runsc-systrap", "qemu-microvm"] {
+        assert_eq!(shared(name), [Layer::HostKernel], "{name}");
+    }
+}
+
+#[test]
+fn the_guest_kernel_is_the_tenant_s_and_the_sentry_is_not() {
+    let info = |name: &str, layer: Layer| {
+        describe(name).layers.into_iter().find(|l| l.name == layer).unwrap()
+    };
+    let sentry = info("runsc-systrap", Layer::SandboxKernel);
+    assert_eq!((sentry.owner, sentry.ownership_moved), (Owner::Provider, true));
+    let kernel = info("qemu-microvm", Layer::GuestKernel);
+    assert_eq!((kernel.owner, kernel.ownership_moved), (Owner::Tenant, false));
+}
+
+#[test]
+fn sentry_gofer_and_command_line_are_told_apart_by_role() {
+    let d = describe("runsc-systrap");
+    let of = |role| layer(&d, user(Machine::Host, Origin::Host, "/usr/bin/runsc", role));
+    assert_eq!(of("sentry"), Some(Layer::SandboxKernel));
+    assert_eq!(of(""), Some(Layer::SandboxKernel));
+    assert_eq!(of("gofer"), Some(Layer::SandboxHelper));
+    assert_eq!(of("command"), Some(Layer::HostService));
+}
+
+#[test]
+fn guest_and_host_kernel_are_different_layers_of_the_guest() {
+    let d = describe("qemu-microvm");
+    let kernel = |machine| CodePlace {
+        machine,
+        privilege: Privilege::Kernel,
+        origin: Origin::Unknown,
+        binary: "kernel",
+        role: "",
+    };
+    assert_eq!(layer(&d, kernel(Machine::Guest)), Some(Layer::GuestKernel));
+    assert_eq!(layer(&d, kernel(Machine::Host)), Some(Layer::HostKernel));
+    let qemu = user(Machine::Host, Origin::Host, "/usr/bin/qemu-system-x86_64", "");
+    assert_eq!(layer(&d, qemu), Some(Layer::Vmm));
+}
+
+#[test]
+fn a_lab_without_what_a_deployment_needs_says_what_to_do() {
+    let lab = crate::LabEnv { image_disk: "/nonexistent/disk".into(), ..Default::default() };
+    for d in all() {
+        let e = d.available(&lab).unwrap_err();
+        assert!(!e.reason.is_empty() && !e.remedy.is_empty(), "{}: {e}", d.name());
+    }
+}
