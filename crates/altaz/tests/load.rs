@@ -236,9 +236,8 @@ fn nobody_listening_is_counted_as_failed_connections() {
 fn an_abort_ends_the_load_early_and_says_why() {
     let server = serve(|_, s| answer(s, OK));
     let begin = Instant::now();
-    let abort = || {
-        (begin.elapsed() > Duration::from_millis(300)).then(|| "the service died".to_owned())
-    };
+    let abort =
+        || (begin.elapsed() > Duration::from_millis(300)).then(|| "the service died".to_owned());
     let report = run_http(&load(server.addr, 10_000, 50.0, 2), &abort, &|_| {}).unwrap();
     assert_eq!(report.aborted.as_deref(), Some("the service died"));
     assert_eq!(report.error_count(), 0);
@@ -305,11 +304,8 @@ fn tcp_readiness_is_an_accepted_connection() {
 
 #[test]
 fn waiting_ends_when_the_service_died() {
-    let check = ReadyCheck {
-        addr: unused_address(),
-        probe: Probe::Tcp,
-        timeout: Duration::from_secs(60),
-    };
+    let check =
+        ReadyCheck { addr: unused_address(), probe: Probe::Tcp, timeout: Duration::from_secs(60) };
     let error = wait_ready(&check, &|| Some("exited with status 1".into())).unwrap_err();
     assert!(error.to_string().contains("exited with status 1"), "{error}");
 }
@@ -352,7 +348,8 @@ fn a_missing_load_command_is_named() {
 #[test]
 fn a_load_command_that_hangs_is_killed_with_its_children() {
     let begin = Instant::now();
-    let report = run_command(&command(&["sh", "-c", "sleep 60 & sleep 60"], 300), &|| None).unwrap();
+    let report =
+        run_command(&command(&["sh", "-c", "sleep 60 & sleep 60"], 300), &|| None).unwrap();
     assert_eq!(report.errors.get(&ErrorKind::Command), Some(&1));
     assert!(begin.elapsed() < Duration::from_millis(1500), "{:?}", begin.elapsed());
 }

@@ -13,6 +13,7 @@
 mod command;
 mod http;
 mod pace;
+mod plan;
 mod ready;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ use std::time::Duration;
 pub use command::{CommandLoad, run_command};
 pub use http::{Client, Request, Response};
 pub use pace::{HttpLoad, run_http};
+pub use plan::ServiceLoad;
 pub use ready::{NotReady, Probe, ReadyCheck, wait_ready};
 
 /// Asked every tenth of a second or so while something runs; a reason ends it early (the user

@@ -109,8 +109,7 @@ pub fn run_http(
         on_progress,
     };
     let tallies: Vec<Tally> = std::thread::scope(|scope| {
-        let workers: Vec<_> =
-            (0..load.connections).map(|_| scope.spawn(|| run.worker())).collect();
+        let workers: Vec<_> = (0..load.connections).map(|_| scope.spawn(|| run.worker())).collect();
         workers.into_iter().map(|w| w.join().unwrap_or_default()).collect()
     });
     let elapsed = run.begin.elapsed();
@@ -152,7 +151,8 @@ impl Run<'_> {
     fn worker(&self) -> Tally {
         let mut tally = Tally::default();
         let give_up = || self.abort_reason();
-        let mut client = Client::new(self.load.addr, self.load.timeout.min(CONNECT_TIMEOUT), &give_up);
+        let mut client =
+            Client::new(self.load.addr, self.load.timeout.min(CONNECT_TIMEOUT), &give_up);
         loop {
             let index = self.next.fetch_add(1, Ordering::Relaxed);
             if index >= self.load.requests {

@@ -1,0 +1,263 @@
+//! The command line: what can be asked, and what every command gets to work with.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::Settings;
+use crate::output::Output;
+use crate::signals;
+use crate::ui::{ColorWhen, Ui};
+
+const EXIT_CODES: &str = "Exit codes: 0 fine; 1 failed (the message says what to do); 2 usage; 3 a \
+    budget or check was not met; 4 the measurement is incomplete; 130 interrupted.\n\
+    Settings: flag, else ALTAZ_* variable, else altaz.toml in the working directory.";
+
+/// Measures the vertical and horizontal attack profile of a running service, and whose problem each
+/// part of them is.
+#[derive(Debug, Parser)]
+#[command(name = "altaz", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+    /// Flags of every command.
+    #[command(flatten)]
+    pub global: GlobalArgs,
+}
+
+/// Flags of every command.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Common options")]
+pub struct GlobalArgs {
+    /// No progress; warnings and errors only
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+    /// When to use colours (NO_COLOR is honoured)
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
+    pub color: ColorWhen,
+    /// Settings file [default: altaz.toml, if there is one]
+    #[arg(long, global = true, env = "ALTAZ_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Where built images are kept [default: ~/.cache/altaz]
+    #[arg(long, global = true, env = "ALTAZ_CACHE_DIR", value_name = "DIR")]
+    pub cache_dir: Option<PathBuf>,
+    /// QEMU to run the lab with [default: qemu-system-x86_64]
+    #[arg(long, global = true, env = "ALTAZ_QEMU", value_name = "PROGRAM")]
+    pub qemu: Option<String>,
+    /// The exact instrument's plugin [default: beside altaz]
+    #[arg(long, global = true, env = "ALTAZ_PLUGIN", value_name = "FILE")]
+    pub plugin: Option<PathBuf>,
+    /// The lab's agent [default: beside altaz]
+    #[arg(long, global = true, env = "ALTAZ_AGENT", value_name = "FILE")]
+    pub agent: Option<PathBuf>,
+    /// Recipe of the lab image [default: the built-in one]
+    #[arg(long, global = true, env = "ALTAZ_RECIPE", value_name = "FILE")]
+    pub recipe: Option<PathBuf>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Say what this machine can measure, and what to do about the rest
+    Doctor(DoctorArgs),
+    /// Build and use the disposable virtual machine in which services are measured
+    Lab(LabArgs),
+    /// Print recorded profiles
+    Report(ReportArgs),
+}
+
+/// Arguments of `altaz doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Form of the result, and its file: text or json [default: text on standard output]
+    #[arg(short, long, value_name = "FORMAT[=FILE]")]
+    pub output: Vec<Output>,
+}
+
+/// Arguments of `altaz lab`.
+#[derive(Debug, Args)]
+pub struct LabArgs {
+    /// What to do with it.
+    #[command(subcommand)]
+    pub verb: LabVerb,
+}
+
+/// The commands of `altaz lab`.
+#[derive(Debug, Subcommand)]
+pub enum LabVerb {
+    /// Build the image, unless the one of this recipe is there already
+    Build,
+    /// Boot it, run a command in it, and end with the command's own exit code
+    Run(LabRunArgs),
+    /// Boot it and open a shell in it
+    Shell,
+}
+
+/// Arguments of `altaz lab run`.
+#[derive(Debug, Args)]
+pub struct LabRunArgs {
+    /// Copy a file into the lab before the command runs; repeatable
+    #[arg(long, value_name = "LOCAL:PATH")]
+    pub put: Vec<Transfer>,
+    /// Copy a file out of the lab after the command has run, whatever its exit code; repeatable
+    #[arg(long, value_name = "PATH:LOCAL")]
+    pub get: Vec<Transfer>,
+    /// Directory in the lab in which the command runs
+    #[arg(long, value_name = "DIR")]
+    pub workdir: Option<String>,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+/// `FROM:TO`, two paths.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transfer {
+    /// Source.
+    pub from: String,
+    /// Destination.
+    pub to: String,
+}
+
+impl std::str::FromStr for Transfer {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            Some((from, to)) if !from.is_empty() && !to.is_empty() => {
+                Ok(Self { from: from.into(), to: to.into() })
+            }
+            _ => Err("write two paths with a colon between them".into()),
+        }
+    }
+}
+
+/// Arguments of `altaz report`.
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// Profiles (NAME.altaz)
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Form of the result, and its file: text, json or html; repeatable [default: text on standard
+    /// output]
+    #[arg(short, long, value_name = "FORMAT[=FILE]")]
+    pub output: Vec<Output>,
+    /// Components listed per layer, the largest first
+    #[arg(long, default_value_t = 10, value_name = "N")]
+    pub top: usize,
+}
+
+/// Arguments of `altaz compare`.
+#[derive(Debug, Args)]
+pub struct CompareArgs {
+    /// The service and its load
+    #[arg(value_name = "SPEC.toml")]
+    pub spec: PathBuf,
+    /// Directory for compare.json, report.html and a profile per deployment; made if missing
+    #[arg(long, value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Deployments to measure, separated by commas; repeatable [default: all]
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = deployment_name)]
+    pub deployment: Vec<String>,
+    /// Recordings of each deployment; more than one also says how well they agree
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub repeat: u32,
+    /// Requests of the serve phase [default: the spec's]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub requests: Option<u64>,
+    /// Requests per second [default: the spec's]
+    #[arg(long, value_name = "R", value_parser = positive_rate)]
+    pub rate: Option<f64>,
+    /// Form of the result, and its file: text, json or html; repeatable [default: text on standard
+    /// output]
+    #[arg(short, long, value_name = "FORMAT[=FILE]")]
+    pub output: Vec<Output>,
+}
+
+fn deployment_name(text: &str) -> Result<String, String> {
+    if altaz_deploy::by_name(text).is_some() {
+        return Ok(text.to_owned());
+    }
+    let names: Vec<_> = altaz_deploy::all().iter().map(|d| d.name()).collect();
+    Err(format!("there are {}", names.join(", ")))
+}
+
+fn positive_rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if rate.is_finite() && rate > 0.0 => Ok(rate),
+        _ => Err("write a number of requests per second, more than 0".into()),
+    }
+}
+
+/// What every command works with.
+pub struct Context {
+    /// Speaks to the user.
+    pub ui: Ui,
+    /// Resolved settings.
+    pub settings: Settings,
+    /// Set by the first SIGINT or SIGTERM.
+    pub interrupt: Arc<AtomicBool>,
+    /// Whether text on standard output may be coloured.
+    pub color: bool,
+}
+
+impl Context {
+    /// Reads the settings and installs the signal handlers.
+    ///
+    /// # Errors
+    /// When a settings file is wrong.
+    pub fn new(global: &GlobalArgs, ui: Ui) -> anyhow::Result<Self> {
+        Ok(Self {
+            ui,
+            settings: Settings::resolve(global)?,
+            interrupt: signals::install()?,
+            color: global.color.on(&std::io::stdout()),
+        })
+    }
+
+    /// Whether the user asked to stop.
+    pub fn interrupted(&self) -> bool {
+        self.interrupt.load(Ordering::SeqCst)
+    }
+
+    /// The same flag as the lab takes it.
+    pub fn lab_interrupt(&self) -> altaz_lab::Interrupt {
+        altaz_lab::Interrupt::from_flag(Arc::clone(&self.interrupt))
+    }
+
+    /// Columns of the terminal that standard output is, else a readable width.
+    pub fn columns(&self) -> usize {
+        rustix::termios::tcgetwinsize(rustix::stdio::stdout())
+            .map_or(100, |size| usize::from(size.ws_col).clamp(40, 200))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_transfer_needs_two_paths() {
+        let ok = Transfer { from: "a".into(), to: "/b:c".into() };
+        assert_eq!("a:/b:c".parse(), Ok(ok));
+        assert!("a".parse::<Transfer>().is_err());
+        assert!(":b".parse::<Transfer>().is_err());
+    }
+
+    #[test]
+    fn rates_are_positive_numbers() {
+        assert_eq!(positive_rate("12.5"), Ok(12.5));
+        for wrong in ["0", "-1", "nan", "inf", "fast"] {
+            assert!(positive_rate(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! From a service spec to the load and the readiness check that it asks for.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use altaz_deploy::model::{self as spec, LoadKind, ServiceSpec};
+
+use super::{
+    Abort, CommandLoad, HttpLoad, LoadReport, OnProgress, Probe, ReadyCheck, run_command, run_http,
+};
+
+/// A request that takes longer has failed. Generous: the lab is emulated.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// A load command that takes longer is stuck.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// The load of a spec, aimed at an address.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ServiceLoad {
+    /// altaz's own generator.
+    Http(HttpLoad),
+    /// A command.
+    Command(CommandLoad),
+}
+
+impl ServiceLoad {
+    /// The load that a spec asks for. `requests` and `rate` override the spec's own; a rate means
+    /// nothing to a command.
+    pub fn new(spec: &ServiceSpec, host: IpAddr, requests: u64, rate: Option<f64>) -> Self {
+        let addr = SocketAddr::new(host, spec.service.port);
+        match &spec.load.kind {
+            LoadKind::Http(http) => Self::Http(HttpLoad {
+                addr,
+                method: http.method.clone(),
+                path: http.path.clone(),
+                content_type: http.content_type.clone(),
+                body: http.body.clone().into_bytes(),
+                rate: rate.unwrap_or(http.rate),
+                connections: http.connections,
+                requests,
+                timeout: REQUEST_TIMEOUT,
+            }),
+            LoadKind::Command(argv) => Self::Command(CommandLoad {
+                argv: argv.clone(),
+                addr,
+                requests,
+                workdir: None,
+                timeout: COMMAND_TIMEOUT,
+            }),
+        }
+    }
+
+    /// Runs it in the calling thread's network namespace. A command reports no progress.
+    ///
+    /// # Errors
+    /// When it makes no sense or cannot be started. Failed requests are counted in the report.
+    pub fn run(
+        &self,
+        abort: &Abort<'_>,
+        on_progress: &OnProgress<'_>,
+    ) -> Result<LoadReport, String> {
+        match self {
+            Self::Http(load) => run_http(load, abort, on_progress),
+            Self::Command(load) => run_command(load, abort),
+        }
+    }
+
+    /// How long it takes at its rate; `None` for a command.
+    pub fn expected(&self) -> Option<Duration> {
+        match self {
+            Self::Http(load) => Duration::try_from_secs_f64(load.requests as f64 / load.rate).ok(),
+            Self::Command(_) => None,
+        }
+    }
+}
+
+impl ReadyCheck {
+    /// The readiness check that a spec asks for.
+    pub fn of(spec: &ServiceSpec, host: IpAddr) -> Self {
+        Self {
+            addr: SocketAddr::new(host, spec.ready.port),
+            probe: match &spec.ready.check {
+                spec::ReadyCheck::Http(path) => Probe::Http(path.clone()),
+                spec::ReadyCheck::Tcp => Probe::Tcp,
+            },
+            timeout: Duration::from_secs(spec.ready.timeout_s.into()),
+        }
+    }
+}
