@@ -1,0 +1,42 @@
+//! JSON for programs: keys in the order of the values' fields, two spaces of indent, a newline at
+//! the end. An undefined figure is `null`.
+
+use altaz_profile::results::{CompareResult, ProfileReport};
+use serde::Serialize;
+use thiserror::Error;
+
+/// A report that could not be written.
+#[derive(Debug, Error)]
+pub enum ReportError {
+    /// The values have no JSON form.
+    #[error("the result of `{service}` has no JSON form: {source}")]
+    Json {
+        /// Service of the result.
+        service: String,
+        /// What serde says.
+        source: serde_json::Error,
+    },
+}
+
+/// Content of `compare.json`.
+///
+/// # Errors
+/// When the values have no JSON form (no value that altaz makes).
+pub fn compare_json(result: &CompareResult) -> Result<String, ReportError> {
+    pretty(result, &result.service)
+}
+
+/// JSON form of one profile's report.
+///
+/// # Errors
+/// When the values have no JSON form (no value that altaz makes).
+pub fn profile_json(report: &ProfileReport) -> Result<String, ReportError> {
+    pretty(report, &report.service)
+}
+
+fn pretty<T: Serialize>(value: &T, service: &str) -> Result<String, ReportError> {
+    let mut text = serde_json::to_string_pretty(value)
+        .map_err(|source| ReportError::Json { service: service.into(), source })?;
+    text.push('\n');
+    Ok(text)
+}

@@ -1,0 +1,256 @@
+//! Sentences and cells that several reports have in common.
+
+use altaz_profile::results::{DeploymentResult, LayerResult, Repeats};
+use altaz_profile::{BlindSpot, Boundary, Host, Layer, LoadSummary, Owner};
+
+use crate::number::{UNDEFINED, count, count_opt, coverage, decimal, kb, kb_opt, percent, unseen};
+use crate::style::{NO_BREAK, Span, Style};
+use crate::table::{Cell, Column, Row, cell, labels, numbers, plain, words};
+
+/// What every reader of the figures has to know.
+const HONESTY: [&str; 3] = [
+    "Serve phase of this load only: lower bounds, never \"all code\". Seen, unseen: the share of this \
+     load's code that was seen, and the estimated number of its functions that was not (Good–Turing, \
+     Chao2).",
+    "Unseen is not unreachable, and nothing is safe because it was not traversed. That size stands \
+     for risk is an assumption.",
+    "kB: 1,000 bytes of machine code of the traversed functions; covered kB: the bytes of them that \
+     were executed.",
+];
+
+/// Explains [`moved_mark`].
+const MOVED: &str =
+    "* Ownership moved: the owner is not the one on whose side of the boundary the code runs.";
+
+/// Marks a layer whose ownership moved.
+fn moved_mark(layer: &LayerResult) -> &'static str {
+    if layer.ownership_moved { "*" } else { "" }
+}
+
+/// Columns of a table of layers, in so wide a text.
+pub fn layer_columns(columns: usize) -> Vec<Column> {
+    vec![
+        words("layer", if columns < 100 { 11 } else { 18 }),
+        labels("owner"),
+        labels("shared"),
+        numbers("functions"),
+        numbers("kB"),
+        numbers("covered kB"),
+        numbers("seen"),
+        numbers("unseen"),
+        words("blind spots", 8),
+    ]
+}
+
+/// Style of an owner.
+const fn owner_style(owner: Owner) -> Style {
+    match owner {
+        Owner::Tenant => Style::Tenant,
+        Owner::Provider => Style::Provider,
+    }
+}
+
+/// Cells of a layer, as [`layer_columns`] wants them.
+fn layer_cells(deployment: &DeploymentResult, layer: &LayerResult) -> Vec<Cell> {
+    vec![
+        plain(format!("  {}", layer.name)),
+        cell(format!("{}{}", layer.owner, moved_mark(layer)), owner_style(layer.owner)),
+        if layer.shared { plain("shared") } else { cell(UNDEFINED, Style::Dim) },
+        plain(count(layer.functions)),
+        plain(kb(layer.bytes)),
+        plain(kb_opt(layer.covered_bytes)),
+        plain(coverage(layer.coverage)),
+        plain(unseen(layer.unseen)),
+        cell(layer_blind(deployment, layer), Style::Dim),
+    ]
+}
+
+/// The lines of a deployment's layers, VAP and HAP.
+pub fn layer_rows(deployment: &DeploymentResult) -> Vec<Row> {
+    let layers = deployment.layers.iter().map(|l| Row::Cells(layer_cells(deployment, l)));
+    let totals = profile_rows(deployment).into_iter().map(Row::Cells);
+    layers.chain([Row::Rule]).chain(totals).collect()
+}
+
+/// What every reader of these layers' figures has to know.
+pub fn honesty<'a>(layers: impl IntoIterator<Item = &'a LayerResult>) -> Vec<Span> {
+    let moved = layers.into_iter().any(|l| l.ownership_moved).then_some(MOVED);
+    moved.into_iter().chain(HONESTY).map(|text| Span::new(text, Style::Dim)).collect()
+}
+
+/// The lines of VAP and HAP below a table of layers.
+fn profile_rows(deployment: &DeploymentResult) -> Vec<Vec<Cell>> {
+    let mut rows = Vec::new();
+    if let Some(vap) = &deployment.vap {
+        rows.push(total(
+            ("  VAP", ""),
+            (vap.functions, vap.bytes, vap.covered_bytes),
+            (vap.coverage, vap.unseen),
+        ));
+        let tenant = (vap.tenant_functions, vap.tenant_bytes, vap.tenant_covered_bytes);
+        let provider = (vap.provider_functions, vap.provider_bytes, vap.provider_covered_bytes);
+        for (owner, sums) in [(Owner::Tenant, tenant), (Owner::Provider, provider)] {
+            let share = (vap.functions > 0).then(|| sums.0 as f64 / vap.functions as f64);
+            rows.push(part(owner, sums, share));
+        }
+    }
+    if let Some(hap) = &deployment.hap {
+        rows.push(total(
+            ("  HAP exercised", "shared"),
+            (hap.exercised_functions, hap.exercised_bytes, hap.exercised_covered_bytes),
+            (hap.coverage, hap.unseen),
+        ));
+    }
+    rows
+}
+
+/// Functions, bytes and covered bytes of a line.
+type Sums = (u64, u64, Option<u64>);
+
+fn total(
+    (name, shared): (&str, &str),
+    (functions, bytes, covered): Sums,
+    (seen, missing): (Option<f64>, Option<f64>),
+) -> Vec<Cell> {
+    let strong = |text: String| cell(text, Style::Strong);
+    vec![
+        cell(name, Style::Strong),
+        plain(""),
+        plain(shared),
+        strong(count(functions)),
+        strong(kb(bytes)),
+        strong(kb_opt(covered)),
+        strong(coverage(seen)),
+        strong(unseen(missing)),
+        plain(""),
+    ]
+}
+
+fn part(owner: Owner, (functions, bytes, covered): Sums, share: Option<f64>) -> Vec<Cell> {
+    let style = owner_style(owner);
+    vec![
+        cell(format!("    {} of it", percent(share)), style),
+        cell(owner.as_str(), style),
+        plain(""),
+        plain(count(functions)),
+        plain(kb(bytes)),
+        plain(kb_opt(covered)),
+        plain(""),
+        plain(""),
+        plain(""),
+    ]
+}
+
+/// Blind spots of a layer in a few words.
+fn layer_blind(deployment: &DeploymentResult, layer: &LayerResult) -> String {
+    let mut parts = Vec::new();
+    let code = layer.code.unwrap_or_default();
+    for (kind, bytes) in [("jit", code.jit), ("unnamed", code.unnamed)] {
+        if bytes > 0 {
+            parts.push(format!("{kind} {}{NO_BREAK}kB", kb(bytes)));
+        }
+    }
+    for spot in deployment.blind_spots.iter().filter(|s| s.layer == Some(layer.name)) {
+        if layer.code.is_some() && matches!(spot.kind.as_str(), "jit" | "unnamed") {
+            continue;
+        }
+        let sized = match blind_size(spot) {
+            size if size.is_empty() => spot.kind.clone(),
+            size => format!("{} {size}", spot.kind),
+        };
+        if !parts.contains(&sized) {
+            parts.push(sized);
+        }
+    }
+    if parts.is_empty() { UNDEFINED.into() } else { parts.join(", ") }
+}
+
+/// Size of a blind spot in words, empty when not known.
+pub fn blind_size(spot: &BlindSpot) -> String {
+    let bytes = spot.bytes.map(|b| format!("{}{NO_BREAK}kB", kb(b)));
+    let functions = spot.functions.map(|f| format!("{}{NO_BREAK}functions", count(f)));
+    functions.into_iter().chain(bytes).collect::<Vec<_>>().join(", ")
+}
+
+/// The load and its answers: `600 requests, 0 errors, p50 27.1 ms …`.
+pub fn load(load: &LoadSummary) -> String {
+    let mut text = format!("{} requests, {} errors", count(load.requests), count(load.errors));
+    let figures = [
+        ("p50 ", load.p50_ms, " ms"),
+        ("p99 ", load.p99_ms, " ms"),
+        ("", load.rate, "/s"),
+        ("ready after ", load.ready_s, " s"),
+    ];
+    for (before, value, after) in figures {
+        if value.is_some_and(f64::is_finite) {
+            let figure = format!("{before}{}{after}", decimal(value, 1));
+            text.push_str(&format!(", {}", figure.replace(' ', NO_BREAK)));
+        }
+    }
+    text
+}
+
+/// Events lost while serving: the most that any layer reports.
+pub fn lost_events(deployment: &DeploymentResult) -> u64 {
+    deployment.layers.iter().map(|l| l.lost_events).max().unwrap_or(0)
+}
+
+/// Windows of the serve phase.
+pub fn serve_windows(deployment: &DeploymentResult) -> u64 {
+    deployment.layers.iter().map(|l| l.windows).max().unwrap_or(0)
+}
+
+/// The two sides of a boundary.
+pub fn sides(boundary: &Boundary) -> String {
+    format!("{} {} → {}", boundary.name, boundary.from, boundary.to)
+}
+
+/// Width of a boundary: `62 exercised of 339 permitted`.
+pub fn boundary_width(boundary: &Boundary) -> String {
+    match (boundary.exercised, boundary.permitted) {
+        (None, None) => UNDEFINED.into(),
+        (exercised, None) => format!("{} exercised", count_opt(exercised.map(u64::from))),
+        (exercised, Some(permitted)) => format!(
+            "{} exercised of {} permitted",
+            count_opt(exercised.map(u64::from)),
+            count(permitted.into())
+        ),
+    }
+}
+
+/// Exercised widths of the boundaries of this name, for a column of a summary.
+pub fn exercised(deployment: &DeploymentResult, name: &str) -> String {
+    let widths: Vec<String> = deployment
+        .boundaries
+        .iter()
+        .filter(|b| b.name == name)
+        .filter_map(|b| b.exercised)
+        .map(|n| count(n.into()))
+        .collect();
+    if widths.is_empty() { UNDEFINED.into() } else { widths.join(" + ") }
+}
+
+/// Repeats in a sentence.
+pub fn repeats(repeats: &Repeats) -> String {
+    let functions = repeats.runs.iter().map(|r| r.functions);
+    let (low, high) = (functions.clone().min().unwrap_or(0), functions.max().unwrap_or(0));
+    format!(
+        "{} runs, {} to {} functions; pairwise Jaccard similarity at least {} over functions seen \
+         in 5 % of the windows or more, at least {} over all",
+        repeats.runs.len(),
+        count(low),
+        count(high),
+        decimal(repeats.min_steady, 3),
+        decimal(repeats.min_all, 3)
+    )
+}
+
+/// The machine in words.
+pub fn host(host: &Host) -> String {
+    format!("{} {}, {}, {} CPUs", host.kernel, host.arch, host.cpu, host.cpus)
+}
+
+/// Name of a layer, or a word for none.
+pub fn layer_name(layer: Option<Layer>) -> &'static str {
+    layer.map_or("all layers", Layer::as_str)
+}

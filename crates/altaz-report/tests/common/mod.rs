@@ -1,0 +1,316 @@
+//! Results as a real comparison gives them: figures of the size that a web service (nginx, Python,
+//! PostgreSQL) shows.
+
+#![allow(dead_code)]
+
+use altaz_profile::results::*;
+use altaz_profile::*;
+
+/// A layer with figures.
+pub fn layer(
+    name: Layer,
+    owner: Owner,
+    shared: bool,
+    (functions, bytes, covered): (u64, u64, u64),
+    (coverage, unseen): (f64, f64),
+) -> LayerResult {
+    LayerResult {
+        name,
+        owner,
+        shared,
+        ownership_moved: false,
+        functions,
+        bytes,
+        covered_bytes: Some(covered),
+        coverage: Some(coverage),
+        unseen: Some(unseen),
+        windows: 118,
+        lost_events: 0,
+        rare_functions: functions / 20,
+        start_only_functions: functions / 3,
+        background_functions: if shared { 412 } else { 0 },
+        code: Some(CodeBytes { named: covered, jit: 0, unnamed: 0 }),
+        held_out: Some(HeldOut {
+            train_windows: 88,
+            held_windows: 30,
+            predicted: 4.2,
+            low: 1.0,
+            high: 9.0,
+            found: 5,
+        }),
+        components: vec![],
+        components_total: 0,
+        start_only: vec![],
+        start_only_total: 0,
+    }
+}
+
+fn component(name: &str, functions: u64, share: f64) -> Component {
+    Component {
+        name: name.into(),
+        functions,
+        bytes: functions * 310,
+        covered_bytes: Some(functions * 120),
+        share,
+    }
+}
+
+fn boundary(name: &str, from: Layer, to: Layer, widths: (Option<u32>, Option<u32>)) -> Boundary {
+    Boundary {
+        name: name.into(),
+        from,
+        to,
+        permitted: widths.0,
+        exercised: widths.1,
+        entries: vec![
+            BoundaryEntry { name: "write".into(), count: 812 },
+            BoundaryEntry { name: "read".into(), count: 1_204 },
+            BoundaryEntry { name: "fdatasync".into(), count: 300 },
+        ],
+    }
+}
+
+/// A deployment made of these layers; VAP and HAP are their sums.
+pub fn deployment(name: &str, layers: Vec<LayerResult>) -> DeploymentResult {
+    let sum = |of: &dyn Fn(&LayerResult) -> u64, want: &dyn Fn(&LayerResult) -> bool| {
+        layers.iter().filter(|l| want(l)).map(of).sum::<u64>()
+    };
+    let functions = |l: &LayerResult| l.functions;
+    let bytes = |l: &LayerResult| l.bytes;
+    let covered = |l: &LayerResult| l.covered_bytes.unwrap_or(0);
+    let tenant = |l: &LayerResult| l.owner == Owner::Tenant;
+    let provider = |l: &LayerResult| l.owner == Owner::Provider;
+    let all = |_: &LayerResult| true;
+    let shared = |l: &LayerResult| l.shared;
+    let share =
+        |of: &dyn Fn(&LayerResult) -> u64| Some(sum(of, &tenant) as f64 / sum(of, &all) as f64);
+    DeploymentResult {
+        available: true,
+        reason: None,
+        basis: Some(basis()),
+        load: Some(LoadSummary {
+            description: "POST /visit, 10/s, 1 connection".into(),
+            requests: 600,
+            errors: 0,
+            p50_ms: Some(30.84),
+            p99_ms: Some(42.31),
+            rate: Some(10.0),
+            ready_s: Some(5.21),
+        }),
+        vap: Some(Vap {
+            functions: sum(&functions, &all),
+            bytes: sum(&bytes, &all),
+            covered_bytes: Some(sum(&covered, &all)),
+            tenant_functions: sum(&functions, &tenant),
+            provider_functions: sum(&functions, &provider),
+            tenant_bytes: sum(&bytes, &tenant),
+            provider_bytes: sum(&bytes, &provider),
+            tenant_covered_bytes: Some(sum(&covered, &tenant)),
+            provider_covered_bytes: Some(sum(&covered, &provider)),
+            tenant_share: share(&functions),
+            tenant_share_covered: share(&covered),
+            coverage: Some(0.9962),
+            unseen: Some(21.3),
+        }),
+        hap: Some(Hap {
+            exercised_functions: sum(&functions, &shared),
+            exercised_bytes: sum(&bytes, &shared),
+            exercised_covered_bytes: Some(sum(&covered, &shared)),
+            probed_functions: None,
+            reachable_functions: None,
+            coverage: Some(0.9971),
+            unseen: Some(3.1),
+        }),
+        calibration: Some(Calibration { what: "getppid".into(), made: 1000, counted: 1000 }),
+        layers,
+        ..DeploymentResult::unavailable(name, "")
+    }
+}
+
+pub fn basis() -> Basis {
+    Basis {
+        service: "web".into(),
+        load: "POST /visit, 10/s, 1 connection".into(),
+        image_id: "sha256:4f1c".into(),
+        instrument: "exact".into(),
+        phase: Phase::Serve,
+        unit: "function".into(),
+    }
+}
+
+pub fn host() -> Host {
+    Host {
+        kernel: "6.12.57+deb13-cloud-amd64".into(),
+        arch: "x86_64".into(),
+        cpu: "QEMU TCG CPU version 2.5+".into(),
+        cpus: 2,
+    }
+}
+
+pub fn runc() -> DeploymentResult {
+    use Layer::*;
+    let mut runtime =
+        layer(LanguageRuntime, Owner::Tenant, false, (1_412, 512_880, 201_377), (0.9984, 2.4));
+    runtime.components = vec![component("/usr/bin/python3.13", 1_398, 0.99)];
+    runtime.components.push(component(
+        "/usr/lib/python3.13/lib-dynload/_asyncio.cpython-313-x86_64-linux-gnu.so",
+        14,
+        0.01,
+    ));
+    runtime.components_total = 2;
+    let mut app = layer(App, Owner::Tenant, false, (2_310, 1_310_249, 402_100), (0.9951, 12.7));
+    app.components = vec![
+        component("/usr/lib/postgresql/17/bin/postgres", 1_902, 0.823),
+        component("/usr/sbin/nginx", 408, 0.177),
+    ];
+    app.components_total = 2;
+    app.start_only = vec![component("/usr/lib/postgresql/17/bin/postgres", 700, 0.909)];
+    app.start_only_total = 3;
+    let mut kernel =
+        layer(HostKernel, Owner::Provider, true, (1_253, 402_010, 161_204), (0.9971, 3.1));
+    kernel.components = vec![
+        component("tcp_*", 112, 0.0894),
+        component("ext4_*", 88, 0.0702),
+        component("[veth]", 14, 0.0112),
+    ];
+    kernel.components_total = 130;
+    kernel.start_only = vec![component("sys_*", 40, 0.096)];
+    kernel.start_only_total = 61;
+    kernel.code = Some(CodeBytes { named: 161_204, jit: 1_890, unnamed: 120 });
+    let library = layer(Library, Owner::Tenant, false, (421, 99_120, 40_312), (1.0, 0.0));
+    let mut d = deployment("runc", vec![app, runtime, library, kernel]);
+    d.boundaries = vec![boundary("syscall", App, HostKernel, (Some(339), Some(62)))];
+    d.blind_spots = vec![
+        BlindSpot {
+            layer: Some(LanguageRuntime),
+            kind: "interpreted-code".into(),
+            what: "Python functions of the application are seen as the interpreter's native code"
+                .into(),
+            bytes: None,
+            functions: None,
+        },
+        BlindSpot {
+            layer: Some(HostKernel),
+            kind: "jit".into(),
+            what: "code that the kernel generates at run time (BPF)".into(),
+            bytes: Some(1_890),
+            functions: None,
+        },
+    ];
+    d
+}
+
+pub fn runsc() -> DeploymentResult {
+    use Layer::*;
+    let mut sentry =
+        layer(SandboxKernel, Owner::Provider, false, (2_904, 1_512_010, 388_200), (0.9904, 31.4));
+    sentry.ownership_moved = true;
+    sentry.lost_events = 12;
+    let mut d = deployment(
+        "runsc-systrap",
+        vec![
+            layer(App, Owner::Tenant, false, (2_302, 1_301_101, 400_009), (0.9949, 13.0)),
+            layer(Library, Owner::Tenant, false, (420, 99_001, 40_100), (1.0, 0.0)),
+            sentry,
+            layer(HostKernel, Owner::Provider, true, (708, 251_300, 90_122), (0.9968, 2.2)),
+        ],
+    );
+    d.boundaries = vec![
+        boundary("syscall", App, SandboxKernel, (None, Some(62))),
+        boundary("syscall", SandboxKernel, HostKernel, (Some(68), Some(31))),
+    ];
+    d.notes = vec![
+        "gVisor 20240729 takes every network namespace of Linux 6.12 for the root one: started with \
+         an empty /proc/sys/net/core."
+            .into(),
+    ];
+    if let Some(load) = &mut d.load {
+        load.errors = 2;
+    }
+    d
+}
+
+pub fn microvm() -> DeploymentResult {
+    use Layer::*;
+    let mut vmm = layer(Vmm, Owner::Provider, false, (402, 120_400, 38_111), (0.9977, 0.6));
+    vmm.coverage = None;
+    vmm.unseen = None;
+    vmm.held_out = None;
+    let mut d = deployment(
+        "qemu-microvm",
+        vec![
+            layer(App, Owner::Tenant, false, (2_305, 1_303_300, 401_000), (0.9952, 12.2)),
+            layer(GuestKernel, Owner::Tenant, false, (1_190, 388_123, 150_002), (0.9965, 4.0)),
+            vmm,
+            layer(HostKernel, Owner::Provider, true, (641, 240_019, 88_010), (0.9975, 1.4)),
+        ],
+    );
+    d.boundaries = vec![
+        boundary("syscall", App, GuestKernel, (Some(465), Some(62))),
+        boundary("vm-exit", GuestKernel, HostKernel, (None, Some(13))),
+    ];
+    d.repeats = Some(Repeats {
+        runs: vec![
+            RunResult {
+                functions: 4_538,
+                rare_functions: 210,
+                bytes: 2_051_842,
+                covered_bytes: Some(677_123),
+                hap_functions: 641,
+                requests: Some(600),
+                errors: Some(0),
+                windows: 118,
+                lost_events: 0,
+            },
+            RunResult {
+                functions: 4_601,
+                rare_functions: 244,
+                bytes: 2_071_842,
+                covered_bytes: Some(687_123),
+                hap_functions: 650,
+                requests: Some(600),
+                errors: Some(0),
+                windows: 118,
+                lost_events: 0,
+            },
+        ],
+        pairs: vec![PairSimilarity { a: 0, b: 1, steady: Some(0.9862), all: Some(0.9311) }],
+        min_steady: Some(0.9862),
+        min_all: Some(0.9311),
+    });
+    d
+}
+
+pub fn compare() -> CompareResult {
+    CompareResult {
+        schema: COMPARE_SCHEMA.into(),
+        service: "web".into(),
+        host: host(),
+        basis: Some(basis()),
+        deployments: vec![
+            runc(),
+            runsc(),
+            microvm(),
+            DeploymentResult::unavailable(
+                "firecracker",
+                "no `firecracker` on this machine; Debian has no package of it, install a release \
+                 binary into /usr/local/bin and try again",
+            ),
+        ],
+    }
+}
+
+pub fn profile(deployment: DeploymentResult) -> ProfileReport {
+    ProfileReport {
+        schema: REPORT_SCHEMA.into(),
+        service: "web".into(),
+        tool_version: "0.1.0".into(),
+        recorded_at: "2026-11-24T08:00:00Z".into(),
+        instrument: Instrument {
+            kind: InstrumentKind::Exact,
+            detail: "QEMU 10.0.2 TCG, plugin API 4, 2 vCPUs".into(),
+        },
+        host: host(),
+        deployment,
+    }
+}
