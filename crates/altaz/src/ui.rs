@@ -194,7 +194,8 @@ impl Drop for Step {
 
 /// A tool's output without what would move the cursor.
 fn printable(text: &str) -> String {
-    text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    clean.trim().to_owned()
 }
 
 /// `3.2 s`, `47 s`, `3 min 5 s`.

@@ -25,8 +25,8 @@ struct Painter {
 }
 
 impl Painter {
-    fn state(&self, state: State) -> String {
-        let padded = format!("{state:8}");
+    fn state(&self, state: State, width: usize) -> String {
+        let padded = format!("{state:width$}");
         match (self.color, state) {
             (false, _) => padded,
             (true, State::Yes) => format!("\x1b[32m{padded}\x1b[0m"),
@@ -40,7 +40,7 @@ impl Painter {
             InstrumentKind::Exact => "exact instrument (from outside, the whole lab machine)",
             InstrumentKind::Live => "live instrument (from inside, on this kernel)",
         };
-        let _ = writeln!(out, "\n{what}: {}", self.state(i.state).trim_end());
+        let _ = writeln!(out, "\n{what}: {}", self.state(i.state, 0));
         if let Some(note) = &i.note {
             let _ = writeln!(out, "  note: {note}");
         }
@@ -52,7 +52,8 @@ impl Painter {
     }
 
     fn check(&self, out: &mut String, check: &Check) {
-        let _ = writeln!(out, "  {} {:16} {}", self.state(check.state), check.name, check.detail);
+        let _ =
+            writeln!(out, "  {} {:16} {}", self.state(check.state, 8), check.name, check.detail);
         if let Some(remedy) = &check.remedy {
             let _ = writeln!(out, "  {:8} {:16} → {remedy}", "", "");
         }
