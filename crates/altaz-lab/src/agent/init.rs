@@ -1,0 +1,207 @@
+//! What PID 1 of the lab does: mounts, modules, root, network, then one child and reaping.
+
+use std::fs;
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use nix::libc;
+use nix::mount::{MsFlags, mount};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, chdir, chroot, fork, sethostname};
+
+use super::{control, modules};
+use crate::netif;
+use crate::places;
+
+/// Modules that the lab loads once its root is there, with their options.
+const LAB_MODULES: &[&[&str]] = &[
+    &["-a", "-q", "bridge", "veth", "tun", "vhost_net", "overlay", "fuse", "nf_tables"],
+    &["-q", "kvm_amd", "nested=1"],
+];
+
+/// Runs as PID 1 and never returns while the machine is on.
+pub(super) fn run() -> ExitCode {
+    let outcome = set_up().and_then(|()| serve());
+    if let Err(e) = outcome {
+        eprintln!("altaz-agent: {e}");
+    }
+    power_off();
+    ExitCode::FAILURE
+}
+
+fn context<T>(result: io::Result<T>, what: &str) -> io::Result<T> {
+    result.map_err(|e| io::Error::new(e.kind(), format!("{what}: {e}")))
+}
+
+fn mount_at(source: &str, target: &str, kind: &str, data: Option<&str>) -> io::Result<()> {
+    fs::create_dir_all(target)?;
+    let result = mount(Some(source), target, Some(kind), MsFlags::empty(), data);
+    context(result.map_err(io::Error::from), &format!("mounting {kind} on {target}"))
+}
+
+fn set_up() -> io::Result<()> {
+    mount_at("proc", "/proc", "proc", None)?;
+    mount_at("sysfs", "/sys", "sysfs", None)?;
+    mount_at("devtmpfs", "/dev", "devtmpfs", None)?;
+    modules::load_all(Path::new("/modules"))?;
+    let root = context(disk("root"), "the lab's root disk")?;
+    enter_root(&root)?;
+    mount_the_rest()?;
+    context(unpack_inputs(), "unpacking the input disk")?;
+    for arguments in LAB_MODULES {
+        // Absent modules are not fatal here: what needs them says so.
+        let status =
+            Command::new("/sbin/modprobe").args(*arguments).env("PATH", places::PATH).status();
+        if !matches!(&status, Ok(s) if s.success()) {
+            eprintln!("altaz-agent: modprobe {}: {status:?}", arguments.join(" "));
+        }
+    }
+    context(network(), "setting up the network")?;
+    place_links()
+}
+
+/// The block device whose virtio serial number is `serial`.
+fn disk(serial: &str) -> io::Result<PathBuf> {
+    for entry in fs::read_dir("/sys/block")? {
+        let entry = entry?;
+        let found = fs::read_to_string(entry.path().join("serial")).unwrap_or_default();
+        if found.trim() == serial {
+            return Ok(Path::new("/dev").join(entry.file_name()));
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::NotFound, format!("no disk with serial number {serial:?}")))
+}
+
+fn enter_root(device: &Path) -> io::Result<()> {
+    fs::create_dir_all("/newroot")?;
+    let mounted = mount(Some(device), "/newroot", Some("ext4"), MsFlags::empty(), None::<&str>);
+    context(mounted.map_err(io::Error::from), &format!("mounting {} as root", device.display()))?;
+    for name in ["proc", "sys", "dev"] {
+        let target = format!("/newroot/{name}");
+        fs::create_dir_all(&target)?;
+        let old = format!("/{name}");
+        context(
+            mount(
+                Some(old.as_str()),
+                target.as_str(),
+                None::<&str>,
+                MsFlags::MS_MOVE,
+                None::<&str>,
+            )
+            .map_err(io::Error::from),
+            &format!("moving /{name} into the root"),
+        )?;
+    }
+    chdir("/newroot")?;
+    mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>)?;
+    chroot(".")?;
+    chdir("/")?;
+    Ok(())
+}
+
+fn mount_the_rest() -> io::Result<()> {
+    mount_at("tmpfs", "/run", "tmpfs", Some("mode=755"))?;
+    mount_at("tmpfs", "/tmp", "tmpfs", Some("mode=1777"))?;
+    mount_at("devpts", "/dev/pts", "devpts", Some("mode=620,ptmxmode=666"))?;
+    mount_at("tmpfs", "/dev/shm", "tmpfs", Some("mode=1777"))?;
+    mount_at("cgroup2", "/sys/fs/cgroup", "cgroup2", None)?;
+    mount_at("tracefs", "/sys/kernel/tracing", "tracefs", None)?;
+    mount_at("bpf", "/sys/fs/bpf", "bpf", None)?;
+    for (link, target) in [
+        ("/dev/fd", "/proc/self/fd"),
+        ("/dev/stdin", "/proc/self/fd/0"),
+        ("/dev/stdout", "/proc/self/fd/1"),
+        ("/dev/stderr", "/proc/self/fd/2"),
+    ] {
+        // devtmpfs has none of these; a second agent run would find them.
+        let _ = symlink(target, link);
+    }
+    sethostname("altaz-lab")?;
+    Ok(())
+}
+
+/// Unpacks the input disk, a raw tar of files for this boot, into the root.
+fn unpack_inputs() -> io::Result<()> {
+    let Ok(device) = disk("input") else { return Ok(()) };
+    let reader = io::BufReader::with_capacity(1 << 20, fs::File::open(device)?);
+    let mut archive = tar::Archive::new(reader);
+    archive.set_preserve_permissions(true);
+    archive.set_overwrite(true);
+    archive.unpack("/")
+}
+
+fn network() -> io::Result<()> {
+    netif::set_up("lo")?;
+    if !Path::new("/sys/class/net/eth0").exists() {
+        return Ok(());
+    }
+    netif::add_bridge(places::BRIDGE)?;
+    netif::add_to_bridge(places::BRIDGE, "eth0")?;
+    netif::set_up("eth0")?;
+    netif::set_mac(places::BRIDGE, places::LAB_MAC)?;
+    netif::set_address(places::BRIDGE, places::LAB_ADDRESS, places::PREFIX)?;
+    netif::set_up(places::BRIDGE)?;
+    let gateway: Ipv4Addr = places::HOST_ADDRESS;
+    netif::add_default_route(gateway)?;
+    // No forwarding and no duplicate-address chatter: what runs is the service alone.
+    for (file, value) in [
+        ("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1"),
+        ("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1"),
+    ] {
+        let _ = fs::write(file, value);
+    }
+    Ok(())
+}
+
+/// Names under which deployments find what boot gave them.
+fn place_links() -> io::Result<()> {
+    if let Ok(device) = disk("service") {
+        fs::create_dir_all("/dev/altaz")?;
+        symlink(device, places::SERVICE_DISK)?;
+    }
+    fs::create_dir_all(places::LAB_DIR)?;
+    let release = nix::sys::utsname::uname()?.release().to_string_lossy().into_owned();
+    let kernel = Path::new(places::LAB_DIR).join("vmlinuz");
+    if !kernel.exists() {
+        symlink(format!("/boot/vmlinuz-{release}"), kernel)?;
+    }
+    Ok(())
+}
+
+/// Starts the child that serves the control channel; reaps until it ends.
+fn serve() -> io::Result<()> {
+    // SAFETY: PID 1 has one thread here, so the child may do anything.
+    match unsafe { fork() }? {
+        ForkResult::Child => {
+            let code = match control::serve() {
+                Ok(()) => 0,
+                Err(e) => {
+                    eprintln!("altaz-agent: control channel: {e}");
+                    1
+                }
+            };
+            std::process::exit(code);
+        }
+        ForkResult::Parent { child } => loop {
+            match waitpid(None, None) {
+                Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, _, _))
+                    if pid == child =>
+                {
+                    return Ok(());
+                }
+                Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+                Err(e) => return Err(e.into()),
+            }
+        },
+    }
+}
+
+/// Writes everything back and turns the machine off.
+pub(super) fn power_off() {
+    // SAFETY: sync has no arguments.
+    unsafe { libc::sync() };
+    let _ = nix::sys::reboot::reboot(nix::sys::reboot::RebootMode::RB_POWER_OFF);
+}
