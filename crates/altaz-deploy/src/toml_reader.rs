@@ -168,10 +168,14 @@ impl<'a> Fields<'a> {
             }
             _ => None,
         };
-        match n.filter(|n| n.is_finite()) {
-            Some(n) => Some(Spanned::new(v.span(), n)),
+        match n {
+            Some(n) if n.is_finite() => Some(Spanned::new(v.span(), n)),
+            Some(_) => {
+                r.at(v.span(), &joined(&self.path, key), "must be a finite number".into());
+                None
+            }
             None => {
-                self.wrong(r, key, v, "a finite number");
+                self.wrong(r, key, v, "a number");
                 None
             }
         }
