@@ -171,6 +171,11 @@ pub struct Child {
 }
 
 impl Child {
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// How it ended; `None` while it runs. Does not block.
     pub fn exited(&mut self) -> Option<ExitStatus> {
         if self.ended.is_none() {
@@ -243,6 +248,7 @@ pub fn spawn(
     let fail =
         |how: String| DeployError::Command { command: line.clone(), how, stderr: String::new() };
     let [program, arguments @ ..] = argv else { return Err(fail("is empty".into())) };
+    #[expect(clippy::disallowed_methods, reason = "this is the module that starts programs")]
     let mut command = Command::new(program);
     command.args(arguments).env_clear();
     if env.is_empty() {
