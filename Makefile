@@ -1,0 +1,45 @@
+# Everything that is done with this repository. Each target does its own set-up (scripts/setup.sh).
+SHELL := /bin/bash
+export PATH := $(HOME)/.cargo/bin:$(PATH):/usr/sbin:/sbin
+STATIC_TARGET := x86_64-unknown-linux-gnu
+RELEASE := target/release
+# Seconds that each fuzz target of `make fuzz` runs.
+FUZZ_SECONDS ?= 60
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build agent demo test lint bench fuzz clean
+
+help: ## this list
+	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+
+setup: ## install packages and toolchain that are missing (Debian, Ubuntu)
+	@scripts/setup.sh
+
+build: setup agent ## altaz, its plugin and its agent, in target/release
+	cargo build --locked --release -p altaz -p altaz-plugin
+
+# The agent is the first process of the lab and of nested guests, so it must be static.
+agent: setup
+	RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --release -p altaz-lab \
+		--bin altaz-agent --target $(STATIC_TARGET)
+	@mkdir -p $(RELEASE)
+	@cmp -s target/$(STATIC_TARGET)/release/altaz-agent $(RELEASE)/altaz-agent || \
+		cp target/$(STATIC_TARGET)/release/altaz-agent $(RELEASE)/altaz-agent
+
+demo: build ## measure demo/web.toml in every deployment; results in target/demo
+	$(RELEASE)/altaz compare demo/web.toml --dir target/demo
+
+test: build ## format, lints, then the three tiers of tests
+	@scripts/test.sh
+
+lint: setup ## format and lints only
+	@scripts/lint.sh
+
+bench: build ## time what is promised in SPECIFICATION.md
+	@scripts/bench.sh
+
+fuzz: setup ## feed damaged input to every decoder, FUZZ_SECONDS each (60)
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) scripts/fuzz.sh
+
+clean: ## remove what was built; the lab images stay in ~/.cache/altaz
+	cargo clean
