@@ -120,7 +120,9 @@ impl<'a> Elf<'a> {
             2 => BinaryKind::Exec,
             3 => BinaryKind::Dyn,
             _ => {
-                return Err(SymbolError::UnsupportedElf("neither program, library nor object file"));
+                return Err(SymbolError::UnsupportedElf(
+                    "neither program, library nor object file",
+                ));
             }
         };
         let machine = u16_at(data, 18).ok_or_else(cut)?;

@@ -34,4 +34,4 @@ pub use kallsyms::{Kallsyms, KernelFunction, SlideVote, syscall_name, vote_slide
 pub use kernel_image::{decompress_kernel, kernel_version};
 pub use names::demangle;
 pub use pages::{FileId, ImageFile, PageIndex, PageIndexBuilder, PageRef, hash_page};
-//pub use source_map::{Certainty, Source, SourceMap};
+pub use source_map::{Certainty, Source, SourceMap, module_source};
