@@ -40,7 +40,7 @@ pub struct CodeImage<'a> {
 }
 
 /// Finds a kernel function's source file.
-pub type SourceOf = Arc<dyn Fn(&str, u64) -> Option<Arc<str>> + Send + Sync>;
+pub type SourceOf = Arc<dyn Fn(Option<&str>, u64) -> Option<Arc<str>> + Send + Sync>;
 
 /// A kernel whose code can be named.
 pub struct KernelCode {
@@ -48,8 +48,8 @@ pub struct KernelCode {
     pub kallsyms: Kallsyms,
     /// Its build-id in lower-case hex.
     pub build_id: Option<Arc<str>>,
-    /// Source file of a core function by its name and its distance from the start of the text; a
-    /// directory ends in `/`.
+    /// Source file of a function by its module (none: the core kernel) and its distance from the
+    /// start of the text; a directory ends in `/`.
     pub source: Option<SourceOf>,
 }
 
@@ -517,11 +517,7 @@ fn kernel_target(
     code: &KernelCode,
     found: &altaz_symbols::KernelFunction<'_>,
 ) -> Target {
-    let source = match found.module {
-        // The source map speaks of the core kernel only.
-        None => code.source.as_ref().and_then(|s| s(found.name, found.offset_from_base)),
-        Some(_) => None,
-    };
+    let source = code.source.as_ref().and_then(|s| s(found.module, found.offset_from_base));
     Target {
         layer,
         binary: match found.module {

@@ -1,0 +1,503 @@
+//! One recording of one deployment: a fresh lab from boot to power-off.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use altaz_collect::exact::build::{self, Built};
+use altaz_collect::exact::naming::{CodeImage, KernelCode, Names, RoleRule, Sources};
+use altaz_collect::exact::recording::{Purpose, Recording};
+use altaz_deploy::{Deployment, Description, ServiceSpec};
+use altaz_lab::protocol::RequestBody;
+use altaz_profile::rules::{LayerRules, Origin};
+use altaz_profile::{
+    BlindSpot, Boundary, Calibration, Host, Instrument, InstrumentKind, Layer, LoadSummary,
+    Manifest, Phase, Profile, SCHEMA,
+};
+use altaz_symbols::Kallsyms;
+use anyhow::{Context, Result, anyhow, bail};
+use serde_json::Value;
+
+use super::images;
+use super::session::{Parts, Session};
+use crate::load::{LoadReport, NotReady, ReadyCheck, ServiceLoad, wait_ready};
+use crate::ui::Ui;
+
+/// Calls made for calibration.
+const CALIBRATION_CALLS: u64 = 1000;
+/// Time that the lab is given to become quiet after boot.
+const SETTLE: Duration = Duration::from_secs(3);
+/// Length of the idle baseline.
+const IDLE: Duration = Duration::from_secs(10);
+/// Requests of the boundary run, at most.
+const BOUNDARY_REQUESTS: u64 = 100;
+/// How long the agent may take to start a deployment's processes.
+const DEPLOY_TIMEOUT: Duration = Duration::from_secs(120);
+/// Added to the service's own stop timeout.
+const STOP_MARGIN: Duration = Duration::from_secs(60);
+/// The service's address; the same in every deployment.
+const SERVICE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 77, 0, 10));
+
+/// What is measured.
+pub struct Measurement<'a> {
+    /// The machine's parts.
+    pub parts: &'a Parts<'a>,
+    /// The service.
+    pub spec: &'a ServiceSpec,
+    /// How it runs.
+    pub deployment: &'static dyn Deployment,
+    /// Requests in the serve phase.
+    pub requests: u64,
+    /// Requests per second, when not the spec's.
+    pub rate: Option<f64>,
+    /// Speaks to the user.
+    pub ui: &'a Ui,
+}
+
+/// What was observed before naming.
+struct Observed {
+    recording: Recording,
+    hello: altaz_lab::protocol::Hello,
+    api_version: u32,
+    load: LoadReport,
+    ready: Duration,
+    boundaries: Vec<Boundary>,
+    notes: Vec<String>,
+    kallsyms: Vec<u8>,
+    guest_kallsyms: Option<Vec<u8>>,
+    vdso: Vec<u8>,
+}
+
+impl Measurement<'_> {
+    /// Boots, measures and names.
+    ///
+    /// # Errors
+    /// When the service does not start, get ready or survive, or the lab fails.
+    pub fn run(&self) -> Result<Profile> {
+        let recorded_at =
+            humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string();
+        let description = self.deployment.describe(self.spec);
+        let observed = self.observe(&description)?;
+        let step = self.ui.step("naming the code", None);
+        let profile = self.name(&description, observed, recorded_at)?;
+        step.done(&format!("{} units", profile.units.len()));
+        Ok(profile)
+    }
+
+    fn observe(&self, description: &Description) -> Result<Observed> {
+        let step = self.ui.step("booting the lab", None);
+        let mut split_pages = Vec::new();
+        for binary in &description.split_binaries {
+            split_pages.extend(self.parts.lab_code.pages_of(&binary.path)?);
+        }
+        let mut session = Session::boot(self.parts, split_pages)?;
+        step.done(&format!("{:.1} s", session.vm.boot_time().as_secs_f64()));
+
+        self.baseline(&mut session)?;
+        let ready = self.start(&mut session)?;
+        let load = self.serve(&mut session)?;
+        let boundaries = self.boundaries(&mut session)?;
+        let notes = self.status(&session)?.notes;
+        self.stop(&mut session)?;
+
+        let kallsyms = session.vm.kallsyms()?;
+        let guest_kallsyms = session.vm.guest_kallsyms()?;
+        let vdso = session.vm.vdso()?;
+        let hello = session.vm.hello().clone();
+        let api_version = session.api_version;
+        let (recording, off) = session.finish();
+        if let Err(error) = off {
+            self.ui.note(&format!("the lab had to be killed: {error}"));
+        }
+        Ok(Observed {
+            recording,
+            hello,
+            api_version,
+            load,
+            ready,
+            boundaries,
+            notes,
+            kallsyms,
+            guest_kallsyms,
+            vdso,
+        })
+    }
+
+    fn baseline(&self, session: &mut Session<'_>) -> Result<()> {
+        let step = self.ui.step("calibrating and watching the idle lab", None);
+        let settled = Instant::now() + SETTLE;
+        while Instant::now() < settled {
+            self.parts.interrupt.check()?;
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        session.close(Purpose::Aside)?;
+        session.vm.calibrate(CALIBRATION_CALLS)?;
+        session.close(Purpose::Calibration)?;
+        session.windows(Phase::Idle, IDLE)?;
+        step.done("");
+        Ok(())
+    }
+
+    fn start(&self, session: &mut Session<'_>) -> Result<Duration> {
+        let name = self.deployment.name();
+        let step = self.ui.step(&format!("starting the service in {name}"), None);
+        let check = ReadyCheck::of(self.spec, SERVICE);
+        let interrupt = self.parts.interrupt.clone();
+        let body = RequestBody::DeployStart {
+            deployment: name.into(),
+            spec: serde_json::to_value(self.spec).context("writing the spec for the lab")?,
+        };
+        session.close(Purpose::Aside)?;
+        let begin = Instant::now();
+        let started = session.windows_during(Phase::Start, move |vm| {
+            vm.call(&format!("start the service in {name}"), body, &[], Some(DEPLOY_TIMEOUT))
+        })?;
+        started?;
+        let netns = self.parts.netns.clone();
+        let waiting = move || {
+            netns.enter()?;
+            let abort = || interrupt.is_set().then(|| "interrupted".to_owned());
+            std::io::Result::Ok(wait_ready(&check, &abort))
+        };
+        let mut looks = 0u32;
+        let outcome = std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new()
+                .name("altaz-ready".into())
+                .spawn_scoped(scope, waiting)
+                .context("starting a thread")?;
+            session.windows_while(Phase::Start, thread, |session| {
+                looks += 1;
+                // Every few seconds: a service that is dead need not be waited for.
+                if looks.is_multiple_of(10)
+                    && let Some(how) = self.status(session)?.exited
+                {
+                    bail!("the service ended before it was ready: {how}");
+                }
+                Ok(())
+            })
+        })?;
+        match outcome.context("entering the lab's network")? {
+            Ok(_) => {}
+            Err(NotReady::Aborted { .. }) => return Err(crate::exit::Interrupted.into()),
+            Err(error) => {
+                let status = self.status(session)?;
+                let log = status.exited.map_or(status.log, |how| format!("it ended: {how}"));
+                return Err(anyhow!("{error}; the service's last words:\n{log}"));
+            }
+        }
+        let ready = begin.elapsed();
+        step.done(&format!("ready after {:.1} s", ready.as_secs_f64()));
+        Ok(ready)
+    }
+
+    /// Runs load from outside while windows are taken.
+    fn serve(&self, session: &mut Session<'_>) -> Result<LoadReport> {
+        let load = ServiceLoad::new(self.spec, SERVICE, self.requests, self.rate);
+        let step = self.ui.step("serving", Some(self.requests));
+        session.close(Purpose::Aside)?;
+        let (done, errors) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let died = Arc::new(std::sync::Mutex::new(None::<String>));
+        let thread = self.load_thread(&load, &done, &errors, &died);
+        let mut asked_at = 0;
+        let report = std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new()
+                .name("altaz-load".into())
+                .spawn_scoped(scope, thread)
+                .context("starting a thread")?;
+            session.windows_while(Phase::Serve, thread, |session| {
+                step.set(done.load(Ordering::Relaxed));
+                // Only asked when requests fail: asking runs code in the lab.
+                let failed = errors.load(Ordering::Relaxed);
+                if failed > asked_at {
+                    asked_at = failed;
+                    if let Some(how) = self.status(session)?.exited {
+                        *died.lock().unwrap_or_else(|e| e.into_inner()) = Some(how);
+                    }
+                }
+                Ok(())
+            })
+        })?;
+        let report = report.context("entering the lab's network")?.map_err(|e| anyhow!(e))?;
+        self.parts.interrupt.check()?;
+        if let Some(how) = died.lock().unwrap_or_else(|e| e.into_inner()).take() {
+            bail!("the service died under load: {how}");
+        }
+        if let Some(why) = &report.aborted {
+            bail!("the load ended early: {why}");
+        }
+        if report.asked > 0 && report.error_count() >= report.sent.max(1) {
+            bail!("every request failed: {}", report.error_summary().unwrap_or_default());
+        }
+        step.done(&format!("{} requests, {} failed", report.sent, report.error_count()));
+        Ok(report)
+    }
+
+    fn load_thread(
+        &self,
+        load: &ServiceLoad,
+        done: &Arc<AtomicU64>,
+        errors: &Arc<AtomicU64>,
+        died: &Arc<std::sync::Mutex<Option<String>>>,
+    ) -> impl FnOnce() -> std::io::Result<Result<LoadReport, String>> + Send + 'static {
+        let (load, done, errors, died) =
+            (load.clone(), Arc::clone(done), Arc::clone(errors), Arc::clone(died));
+        let (netns, interrupt) = (self.parts.netns.clone(), self.parts.interrupt.clone());
+        move || {
+            netns.enter()?;
+            let abort = || {
+                let died = died.lock().unwrap_or_else(|e| e.into_inner()).clone();
+                died.or_else(|| interrupt.is_set().then(|| "interrupted".to_owned()))
+            };
+            Ok(load.run(&abort, &|progress| {
+                done.store(progress.done, Ordering::Relaxed);
+                errors.store(progress.errors, Ordering::Relaxed);
+            }))
+        }
+    }
+
+    /// Some more load with the lab kernel's counters armed. Not part of the profile.
+    fn boundaries(&self, session: &mut Session<'_>) -> Result<Vec<Boundary>> {
+        let step = self.ui.step("counting boundary crossings", None);
+        session.vm.call(
+            "count boundary crossings",
+            RequestBody::BoundaryArm,
+            &[],
+            Some(DEPLOY_TIMEOUT),
+        )?;
+        let requests = self.requests.min(BOUNDARY_REQUESTS);
+        let load = ServiceLoad::new(self.spec, SERVICE, requests, self.rate);
+        let ignored = || Arc::new(AtomicU64::new(0));
+        let died = Arc::new(std::sync::Mutex::new(None));
+        let run = self.load_thread(&load, &ignored(), &ignored(), &died);
+        std::thread::scope(|scope| scope.spawn(run).join())
+            .map_err(|_| anyhow!("the load's thread died"))?
+            .context("entering the lab's network")?
+            .map_err(|e| anyhow!(e))?;
+        self.parts.interrupt.check()?;
+        let (value, _) = session.vm.call(
+            "read the boundary counts",
+            RequestBody::BoundaryRead,
+            &[],
+            Some(DEPLOY_TIMEOUT),
+        )?;
+        session.close(Purpose::Aside)?;
+        let boundaries: Vec<Boundary> =
+            serde_json::from_value(value).context("reading the lab's boundary counts")?;
+        step.done(
+            &boundaries
+                .iter()
+                .map(|b| format!("{} {}", b.exercised.unwrap_or(0), b.name))
+                .collect::<Vec<_>>()
+                .join(", "),
+        );
+        Ok(boundaries)
+    }
+
+    fn stop(&self, session: &mut Session<'_>) -> Result<()> {
+        let step = self.ui.step("stopping the service", None);
+        session.close(Purpose::Aside)?;
+        let timeout = Duration::from_secs(self.spec.service.stop_timeout_s.into()) + STOP_MARGIN;
+        let stopped = session.windows_during(Phase::Stop, move |vm| {
+            vm.call("stop the service", RequestBody::DeployStop, &[], Some(timeout))
+        })?;
+        stopped?;
+        step.done("");
+        Ok(())
+    }
+
+    fn status(&self, session: &Session<'_>) -> Result<Status> {
+        let (value, _) = session.vm.call(
+            "look at the service",
+            RequestBody::DeployStatus,
+            &[],
+            Some(DEPLOY_TIMEOUT),
+        )?;
+        Ok(Status::from(&value))
+    }
+
+    fn name(
+        &self,
+        description: &Description,
+        observed: Observed,
+        recorded_at: String,
+    ) -> Result<Profile> {
+        let agent = altaz_lab::AgentFile::find()?;
+        let agent_index = images::single("/usr/lib/altaz/altaz-agent", &agent.bytes);
+        let vdso_index = images::single(altaz_collect::exact::naming::VDSO, &observed.vdso);
+        let symbols = |bytes: &[u8], whose: &str| {
+            Kallsyms::parse(&String::from_utf8_lossy(bytes))
+                .with_context(|| format!("reading the symbols of {whose} kernel"))
+        };
+        let kallsyms = symbols(&observed.kallsyms, "the lab's")?;
+        let facts = images::kernel_facts(&self.parts.lab.kernel(), &kallsyms, self.parts.lab_code);
+        // The nested guest boots the lab's own kernel.
+        let kernel = |kallsyms| KernelCode {
+            kallsyms,
+            build_id: facts.build_id.clone(),
+            source: Some(Arc::clone(&facts.source)),
+        };
+        let host_kernel = kernel(kallsyms);
+        let getppid = host_kernel
+            .kallsyms
+            .iter()
+            .find(|f| altaz_symbols::syscall_name(f.name) == Some("getppid"))
+            .map(|f| f.start);
+        let counted =
+            getppid.map_or(0, |start| build::entries_in_calibration(&observed.recording, start));
+        let in_guest = description.layers.iter().any(|l| l.name == Layer::GuestKernel);
+        let bytes_image = |index, bytes: &'_ [u8]| CodeImage {
+            origin: Origin::Host,
+            index,
+            read: Box::new({
+                let bytes = bytes.to_vec();
+                move |_: &altaz_symbols::ImageFile| Ok(bytes.clone())
+            }),
+        };
+        let mut vdso = bytes_image(&vdso_index, &observed.vdso);
+        // The vDSO is mapped into whoever runs; it belongs to the code that called it.
+        vdso.origin = if in_guest { Origin::Host } else { Origin::Service };
+        let sources = Sources {
+            images: vec![
+                self.parts.service_code.as_source(Origin::Service),
+                self.parts.lab_code.as_source(Origin::Host),
+                bytes_image(&agent_index, &agent.bytes),
+                vdso,
+            ],
+            kernel: host_kernel,
+            guest_kernel: match &observed.guest_kallsyms {
+                Some(bytes) => Some(kernel(symbols(bytes, "the guest's")?)),
+                None => None,
+            },
+            rules: LayerRules::compile(&description.rules)
+                .context("the deployment's layer rules")?,
+            roles: description.split_binaries.iter().map(role_rule).collect(),
+            host_prefers: if in_guest { Origin::Host } else { Origin::Service },
+        };
+        let mut names =
+            Names::new(&observed.recording, sources).context("reading the images' code")?;
+        let built = build::build(&observed.recording, &mut names);
+        let calibration = Calibration { what: "getppid".into(), made: CALIBRATION_CALLS, counted };
+        Ok(self.profile(description, observed, built, calibration, recorded_at))
+    }
+
+    fn profile(
+        &self,
+        description: &Description,
+        observed: Observed,
+        built: Built,
+        calibration: Calibration,
+        recorded_at: String,
+    ) -> Profile {
+        let Built { units, windows, code, left_out } = built;
+        let mut layers = description.layers.clone();
+        for layer in &mut layers {
+            layer.code = Some(code.get(&layer.name).copied().unwrap_or_default());
+        }
+        let mut blind_spots = description.blind_spots.clone();
+        blind_spots.extend(sizes_of_the_unnamed(&code, left_out));
+        let report = &observed.load;
+        let mut notes = description.notes.clone();
+        notes.extend(observed.notes);
+        Profile {
+            manifest: Manifest {
+                schema: SCHEMA.into(),
+                tool_version: env!("CARGO_PKG_VERSION").into(),
+                recorded_at,
+                service: self.spec.name.clone(),
+                deployment: self.deployment.name().into(),
+                instrument: Instrument {
+                    kind: InstrumentKind::Exact,
+                    detail: format!(
+                        "QEMU TCG, plugin API {}, {} vCPUs, windows of {} ms",
+                        observed.api_version,
+                        observed.hello.cpus,
+                        super::session::WINDOW.as_millis()
+                    ),
+                },
+                host: Host {
+                    kernel: observed.hello.kernel_release.clone(),
+                    arch: observed.hello.machine.clone(),
+                    cpu: observed.hello.cpu.clone(),
+                    cpus: observed.hello.cpus as u32,
+                },
+                image_id: self.parts.service.image_id().into(),
+                layers,
+                boundaries: observed.boundaries,
+                windows,
+                load: Some(LoadSummary {
+                    description: report.description.clone(),
+                    requests: report.sent,
+                    errors: report.error_count(),
+                    p50_ms: report.latencies.quantile_ms(0.5),
+                    p99_ms: report.latencies.quantile_ms(0.99),
+                    rate: report.rate(),
+                    ready_s: Some(observed.ready.as_secs_f64()),
+                }),
+                blind_spots,
+                calibration: Some(calibration),
+                notes,
+            },
+            units,
+        }
+    }
+}
+
+fn role_rule(binary: &altaz_deploy::SplitBinary) -> RoleRule {
+    RoleRule {
+        binary: binary.path.clone(),
+        roles: binary.roles.iter().map(|r| (r.role.clone(), r.functions.clone())).collect(),
+        default_role: binary.default_role.clone(),
+    }
+}
+
+fn sizes_of_the_unnamed(
+    code: &std::collections::BTreeMap<Layer, altaz_profile::CodeBytes>,
+    left_out: u64,
+) -> Vec<BlindSpot> {
+    let spot = |layer, kind: &str, what: &str, bytes| BlindSpot {
+        layer,
+        kind: kind.into(),
+        what: what.into(),
+        bytes: Some(bytes),
+        functions: None,
+    };
+    let mut spots = Vec::new();
+    for (layer, code) in code {
+        if code.jit > 0 {
+            let what = "code generated at run time; it has no function of a binary";
+            spots.push(spot(Some(*layer), "jit", what, code.jit));
+        }
+        if code.unnamed > 0 {
+            let what = "executed code that no binary or symbol table explains";
+            spots.push(spot(Some(*layer), "unnamed", what, code.unnamed));
+        }
+    }
+    if left_out > 0 {
+        let what = "altaz's own agent in the lab; left out of every figure";
+        spots.push(spot(None, "instrument", what, left_out));
+    }
+    spots
+}
+
+/// State of the service in the lab.
+struct Status {
+    exited: Option<String>,
+    log: String,
+    notes: Vec<String>,
+}
+
+impl Status {
+    fn from(value: &Value) -> Self {
+        let text = |key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
+        Self {
+            exited: text("exited"),
+            log: text("log").unwrap_or_default(),
+            notes: value
+                .get("notes")
+                .cloned()
+                .and_then(|n| serde_json::from_value(n).ok())
+                .unwrap_or_default(),
+        }
+    }
+}

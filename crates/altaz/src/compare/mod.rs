@@ -1,0 +1,322 @@
+//! `altaz compare`: measures a service in several deployments, one after the other, and puts their
+//! profiles side by side.
+//!
+//! Each recording has a fresh lab ([`session`]); [`measure`] leads it through its phases. A profile
+//! is written as soon as it is complete, so that whatever happens later does not lose it.
+
+mod images;
+mod measure;
+mod session;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use altaz_assess::Options;
+use altaz_deploy::{Deployment, Image, LoadKind, ServiceSpec};
+use altaz_lab::{BuildOptions, NetNs, ServiceImage, become_unprivileged_root};
+use altaz_profile::results::{CompareResult, DeploymentResult};
+use altaz_profile::{Host, Profile, file};
+use altaz_report::{TextOptions, compare_html, compare_json, compare_text};
+use anyhow::{Context as _, Result, bail};
+
+use self::images::ImageCode;
+use self::measure::Measurement;
+use self::session::Parts;
+use crate::cli::{CompareArgs, Context};
+use crate::exit::{Exit, UsageError};
+use crate::lab::{self, BuildProgress};
+use crate::output::{Format, write_all, write_file};
+use crate::ui::in_words;
+
+/// A guess for everything of a recording besides the load, for the time left.
+const OVERHEAD: Duration = Duration::from_secs(75);
+
+pub(crate) fn run(args: &CompareArgs, cx: &Context) -> Result<ExitCode> {
+    let mut spec = read_spec(&args.spec)?;
+    let deployments = chosen(&args.deployment);
+    make_dir(&args.dir)?;
+    let plugin = &cx.settings.plugin;
+    if !plugin.is_file() {
+        bail!(
+            "the exact instrument's plugin {} is not there; build it with `cargo build --release \
+             -p altaz-plugin`, or name it with --plugin",
+            plugin.display()
+        );
+    }
+    altaz_lab::qemu::Qemu::find()?;
+
+    let lab = lab::image(cx)?;
+    let service = service_image(&spec.image, cx)?;
+    if let Some(config) = service.oci_config() {
+        take_image_settings(&mut spec, config);
+    }
+    let step = cx.ui.step("reading the images' code", None);
+    let lab_code = ImageCode::open(lab.dir(), &lab.root_tar())?;
+    let service_code = ImageCode::open(service.dir(), &service.root_tar())?;
+    step.done(&format!(
+        "{} executable pages",
+        lab_code.index.page_count() + service_code.index.page_count()
+    ));
+    become_unprivileged_root()?;
+    let parts = Parts {
+        netns: &NetNs::new()?,
+        lab: &lab,
+        lab_code: &lab_code,
+        service: &service,
+        service_code: &service_code,
+        plugin,
+        interrupt: &cx.lab_interrupt(),
+    };
+    let requests = args.requests.unwrap_or(spec.load.requests);
+    let mut clock = Clock::new(deployments.len() as u32 * args.repeat, &spec, requests, args.rate);
+    let mut results = Vec::new();
+    let mut host = None;
+    for deployment in deployments {
+        let mut profiles = Vec::new();
+        let mut failure = None;
+        for run in 1..=args.repeat {
+            cx.ui.note(&clock.heading(deployment.name(), run, args.repeat));
+            let measurement = Measurement {
+                parts: &parts,
+                spec: &spec,
+                deployment,
+                requests,
+                rate: args.rate,
+                ui: &cx.ui,
+            };
+            let outcome = measurement.run();
+            clock.one_done();
+            match outcome {
+                Ok(profile) => {
+                    let path = profile_path(&args.dir, deployment.name(), run);
+                    file::write(&profile, &path)?;
+                    host.get_or_insert_with(|| profile.manifest.host.clone());
+                    profiles.push(profile);
+                }
+                Err(_) if cx.interrupted() => return Err(stopped(&results, &args.dir)),
+                Err(error) => {
+                    let message = crate::exit::message(&error);
+                    cx.ui.warn(&format!("{}: {message}", deployment.name()));
+                    failure = Some(message);
+                    break;
+                }
+            }
+        }
+        results.push(assessed(deployment, &profiles, failure)?);
+    }
+    let Some(host) = host else {
+        bail!("no deployment could be measured; each one's reason is above");
+    };
+    finish(args, cx, &spec.name, host, results)
+}
+
+/// The figures of a deployment's recordings, or why there are none.
+fn assessed(
+    deployment: &dyn Deployment,
+    profiles: &[Profile],
+    failure: Option<String>,
+) -> Result<DeploymentResult> {
+    if profiles.is_empty() {
+        let reason = failure.unwrap_or_default();
+        return Ok(DeploymentResult::unavailable(deployment.name(), reason));
+    }
+    let profiles: Vec<&Profile> = profiles.iter().collect();
+    let mut result = altaz_assess::assess_repeats(&profiles, &Options::default())
+        .with_context(|| format!("assessing {}", deployment.name()))?;
+    if let Some(failure) = failure {
+        result.notes.push(format!("recording {} failed: {failure}", profiles.len() + 1));
+    }
+    Ok(result)
+}
+
+fn finish(
+    args: &CompareArgs,
+    cx: &Context,
+    service: &str,
+    host: Host,
+    results: Vec<DeploymentResult>,
+) -> Result<ExitCode> {
+    let result = altaz_assess::compare(service, host, results)?;
+    write_file(&args.dir.join("compare.json"), compare_json(&result)?.as_bytes())?;
+    write_file(&args.dir.join("report.html"), compare_html(&result).as_bytes())?;
+    write_all(&args.output, cx.color, |format, color| {
+        Ok(match format {
+            Format::Text => compare_text(&result, TextOptions { width: cx.columns(), color }),
+            Format::Json => compare_json(&result)?,
+            Format::Html => compare_html(&result),
+        })
+    })?;
+    let gaps = gaps(&result);
+    for gap in &gaps {
+        cx.ui.warn(gap);
+    }
+    Ok(if gaps.is_empty() { Exit::Fine } else { Exit::Incomplete }.into())
+}
+
+/// What makes the measurement incomplete.
+fn gaps(result: &CompareResult) -> Vec<String> {
+    let mut gaps = Vec::new();
+    for d in &result.deployments {
+        if !d.available {
+            let reason = d.reason.as_deref().unwrap_or("no reason known");
+            gaps.push(format!("{} was not measured: {reason}", d.name));
+        }
+        let errors = d.load.as_ref().map_or(0, |l| l.errors);
+        if errors > 0 {
+            gaps.push(format!(
+                "{}: {errors} requests failed; the code of errors is in its profile",
+                d.name
+            ));
+        }
+        let lost: u64 = d.layers.iter().map(|l| l.lost_events).max().unwrap_or(0);
+        if lost > 0 {
+            gaps.push(format!("{}: the instrument lost {lost} events", d.name));
+        }
+        if d.calibration.as_ref().is_some_and(|c| !c.reconciles()) {
+            gaps.push(format!("{}: the calibration does not reconcile", d.name));
+        }
+    }
+    gaps
+}
+
+fn read_spec(path: &Path) -> Result<ServiceSpec> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read the service spec {}", path.display()))?;
+    ServiceSpec::parse(&text, path).map_err(|e| UsageError(e.to_string()).into())
+}
+
+fn chosen(names: &[String]) -> Vec<&'static dyn Deployment> {
+    if names.is_empty() {
+        return altaz_deploy::all().to_vec();
+    }
+    let mut chosen: Vec<&'static dyn Deployment> = Vec::new();
+    for deployment in names.iter().filter_map(|n| altaz_deploy::by_name(n)) {
+        if !chosen.iter().any(|d| d.name() == deployment.name()) {
+            chosen.push(deployment);
+        }
+    }
+    chosen
+}
+
+fn make_dir(dir: &Path) -> Result<()> {
+    std::fs::create_dir_all(dir)
+        .with_context(|| format!("cannot make the output directory {}", dir.display()))?;
+    // Noticed now, not after ten minutes of measuring.
+    tempfile::tempfile_in(dir)
+        .map(drop)
+        .with_context(|| format!("cannot write to the output directory {}", dir.display()))
+}
+
+fn service_image(image: &Image, cx: &Context) -> Result<ServiceImage> {
+    let mut progress = BuildProgress::new(&cx.ui);
+    let image = ServiceImage::ensure(
+        image,
+        &mut BuildOptions {
+            cache: cx.settings.cache_dir.clone(),
+            progress: &mut progress,
+            interrupt: cx.lab_interrupt(),
+        },
+    )?;
+    progress.finish();
+    Ok(image)
+}
+
+/// An OCI image's own environment, where the spec does not say otherwise.
+fn take_image_settings(spec: &mut ServiceSpec, config: &altaz_lab::image::OciConfig) {
+    let _ = (spec, config);
+}
+
+fn profile_path(dir: &Path, deployment: &str, run: u32) -> PathBuf {
+    dir.join(if run == 1 {
+        format!("{deployment}.altaz")
+    } else {
+        format!("{deployment}.{run}.altaz")
+    })
+}
+
+fn stopped(done: &[DeploymentResult], dir: &Path) -> anyhow::Error {
+    let measured: Vec<&str> =
+        done.iter().filter(|d| d.available).map(|d| d.name.as_str()).collect();
+    let kept = if measured.is_empty() {
+        "nothing was measured yet; earlier results are as they were".to_owned()
+    } else {
+        format!("the profiles of {} are complete in {}", measured.join(", "), dir.display())
+    };
+    anyhow::Error::new(crate::exit::Interrupted).context(kept)
+}
+
+/// Says how far the run is and how long it will still take.
+struct Clock {
+    total: u32,
+    done: u32,
+    guess: Option<Duration>,
+    begin: Instant,
+}
+
+impl Clock {
+    fn new(total: u32, spec: &ServiceSpec, requests: u64, rate: Option<f64>) -> Self {
+        let guess = match &spec.load.kind {
+            LoadKind::Http(http) => {
+                Duration::try_from_secs_f64(requests as f64 / rate.unwrap_or(http.rate))
+                    .ok()
+                    .map(|load| load + OVERHEAD)
+            }
+            LoadKind::Command(_) => None,
+        };
+        Self { total, done: 0, guess, begin: Instant::now() }
+    }
+
+    fn one_done(&mut self) {
+        self.done += 1;
+        self.guess = Some(self.begin.elapsed() / self.done);
+    }
+
+    fn heading(&self, name: &str, run: u32, runs: u32) -> String {
+        let mut text = format!("{name} ({} of {}", self.done + 1, self.total);
+        if runs > 1 {
+            text.push_str(&format!(", recording {run} of {runs}"));
+        }
+        if let Some(guess) = self.guess {
+            let left = guess * (self.total - self.done);
+            text.push_str(&format!(", about {} left", in_words(left.as_secs_f64())));
+        }
+        text + ")"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repeats_do_not_overwrite_the_first_recording() {
+        let dir = Path::new("out");
+        assert_eq!(profile_path(dir, "runc", 1), Path::new("out/runc.altaz"));
+        assert_eq!(profile_path(dir, "runc", 2), Path::new("out/runc.2.altaz"));
+    }
+
+    #[test]
+    fn a_deployment_asked_for_twice_is_measured_once() {
+        let names = ["runc".to_owned(), "process".to_owned(), "runc".to_owned()];
+        let chosen: Vec<_> = chosen(&names).iter().map(|d| d.name()).collect();
+        assert_eq!(chosen, ["runc", "process"]);
+    }
+
+    #[test]
+    fn the_time_left_follows_what_was_measured() {
+        let mut clock = Clock {
+            total: 4,
+            done: 0,
+            guess: None,
+            begin: Instant::now() - Duration::from_secs(60),
+        };
+        assert_eq!(clock.heading("runc", 1, 1), "runc (1 of 4)");
+        clock.one_done();
+        assert!(
+            clock.heading("qemu", 1, 1).contains("about 3 min"),
+            "{}",
+            clock.heading("qemu", 1, 1)
+        );
+    }
+}
