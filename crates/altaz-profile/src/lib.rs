@@ -4,6 +4,7 @@
 //! This crate knows nobody else in the workspace, and only this crate knows Parquet.
 
 pub mod completeness;
+#[cfg(feature = "file")]
 pub mod file;
 pub mod model;
 pub mod ops;

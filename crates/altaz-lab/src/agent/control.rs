@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,6 +10,7 @@ use nix::libc;
 use serde_json::json;
 
 use super::run::Runs;
+use super::service::Service;
 use crate::protocol::{
     CHUNK, CONTROL_PORT, Event, Hello, PROTOCOL_VERSION, Reply, Request, RequestBody, read_frame,
     write_frame,
@@ -37,6 +38,7 @@ pub(super) fn serve() -> io::Result<()> {
     let mut input = File::options().read(true).write(true).open(&path)?;
     let out = Out { port: Arc::new(Mutex::new(input.try_clone()?)) };
     let runs = Runs::default();
+    let mut service = Service::default();
     out.send(0, Event::Hello(hello()?), &[]);
     loop {
         let frame = read_frame::<_, Request>(&mut input).map_err(io::Error::other)?;
@@ -45,7 +47,7 @@ pub(super) fn serve() -> io::Result<()> {
             out.send(request.id, Event::Done(json!(null)), &[]);
             return Ok(());
         }
-        match answer(&request, &blob, &runs, &out) {
+        match answer(&request, &blob, &runs, &mut service, &out) {
             Ok(Some(event)) => out.send(request.id, event, &[]),
             Ok(None) => {}
             Err(e) => out.send(request.id, Event::Failed(e.to_string()), &[]),
@@ -66,7 +68,13 @@ fn find_port() -> io::Result<PathBuf> {
 }
 
 /// Answers one request; `None` when the answer comes later from a thread.
-fn answer(request: &Request, blob: &[u8], runs: &Runs, out: &Out) -> io::Result<Option<Event>> {
+fn answer(
+    request: &Request,
+    blob: &[u8],
+    runs: &Runs,
+    service: &mut Service,
+    out: &Out,
+) -> io::Result<Option<Event>> {
     let done = || Ok(Some(Event::Done(json!(null))));
     match &request.body {
         RequestBody::Hello => Ok(Some(Event::Hello(hello()?))),
@@ -97,14 +105,27 @@ fn answer(request: &Request, blob: &[u8], runs: &Runs, out: &Out) -> io::Result<
             send_all(request.id, File::open("/proc/kallsyms")?, out)?;
             done()
         }
-        RequestBody::Kallsyms { guest: true }
-        | RequestBody::DeployStart { .. }
-        | RequestBody::DeployStop
-        | RequestBody::DeployStatus
-        | RequestBody::BoundaryArm
-        | RequestBody::BoundaryRead => {
-            Err(io::Error::new(io::ErrorKind::Unsupported, "no deployment here yet"))
+        RequestBody::Vdso => {
+            out.send(request.id, Event::Data, &vdso()?);
+            done()
         }
+        RequestBody::Kallsyms { guest: true } => match service.guest_kallsyms() {
+            Some(symbols) => {
+                send_all(request.id, symbols, out)?;
+                done()
+            }
+            None => Ok(Some(Event::Done(json!(false)))),
+        },
+        RequestBody::DeployStart { deployment, spec } => {
+            service.start(deployment, spec).map(|value| Some(Event::Done(value)))
+        }
+        RequestBody::DeployStop => service.stop().map(|value| Some(Event::Done(value))),
+        RequestBody::DeployStatus => service.status().map(|value| Some(Event::Done(value))),
+        RequestBody::BoundaryArm => {
+            service.arm()?;
+            done()
+        }
+        RequestBody::BoundaryRead => service.read().map(|value| Some(Event::Done(value))),
         RequestBody::Poweroff => done(),
     }
 }
@@ -126,7 +147,7 @@ fn put_file(path: &Path, mode: u32, append: bool, data: &[u8]) -> io::Result<()>
     write().map_err(|e| io::Error::new(e.kind(), format!("writing {}: {e}", path.display())))
 }
 
-fn send_all(id: u64, mut file: File, out: &Out) -> io::Result<()> {
+fn send_all(id: u64, mut file: impl Read, out: &Out) -> io::Result<()> {
     let mut buffer = vec![0; CHUNK];
     let mut filled = 0;
     loop {
@@ -141,6 +162,24 @@ fn send_all(id: u64, mut file: File, out: &Out) -> io::Result<()> {
             return Ok(());
         }
     }
+}
+
+/// The kernel's vDSO, as it is mapped into this process.
+fn vdso() -> io::Result<Vec<u8>> {
+    let maps = fs::read_to_string("/proc/self/maps")?;
+    let range = maps
+        .lines()
+        .find(|line| line.ends_with("[vdso]"))
+        .and_then(|line| line.split_whitespace().next()?.split_once('-'))
+        .and_then(|(from, to)| {
+            Some((u64::from_str_radix(from, 16).ok()?, u64::from_str_radix(to, 16).ok()?))
+        });
+    let Some((from, to)) = range.filter(|(from, to)| from < to && to - from <= CHUNK as u64) else {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "no vDSO is mapped"));
+    };
+    let mut bytes = vec![0; (to - from) as usize];
+    File::open("/proc/self/mem")?.read_exact_at(&mut bytes, from)?;
+    Ok(bytes)
 }
 
 /// Makes exactly `calls` system calls, and nothing else in between.

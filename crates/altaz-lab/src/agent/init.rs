@@ -12,7 +12,9 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, chdir, chroot, fork, sethostname};
 
-use super::{control, modules};
+use altaz_deploy::guest_disk::GUEST_MODE;
+
+use super::{control, guest, modules};
 use crate::netif;
 use crate::places;
 
@@ -24,7 +26,15 @@ const LAB_MODULES: &[&[&str]] = &[
 
 /// Runs as PID 1 and never returns while the machine is on.
 pub(super) fn run() -> ExitCode {
-    let outcome = set_up().and_then(|()| serve());
+    let outcome = base().and_then(|()| {
+        let line = fs::read_to_string("/proc/cmdline")?;
+        if line.split_whitespace().any(|word| word == GUEST_MODE) {
+            guest::run()
+        } else {
+            set_up()?;
+            serve(control::serve)
+        }
+    });
     if let Err(e) = outcome {
         eprintln!("altaz-agent: {e}");
     }
@@ -32,7 +42,15 @@ pub(super) fn run() -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn context<T>(result: io::Result<T>, what: &str) -> io::Result<T> {
+/// What every machine needs first.
+fn base() -> io::Result<()> {
+    mount_at("proc", "/proc", "proc", None)?;
+    mount_at("sysfs", "/sys", "sysfs", None)?;
+    mount_at("devtmpfs", "/dev", "devtmpfs", None)?;
+    modules::load_all(Path::new("/modules"))
+}
+
+pub(super) fn context<T>(result: io::Result<T>, what: &str) -> io::Result<T> {
     result.map_err(|e| io::Error::new(e.kind(), format!("{what}: {e}")))
 }
 
@@ -43,10 +61,6 @@ fn mount_at(source: &str, target: &str, kind: &str, data: Option<&str>) -> io::R
 }
 
 fn set_up() -> io::Result<()> {
-    mount_at("proc", "/proc", "proc", None)?;
-    mount_at("sysfs", "/sys", "sysfs", None)?;
-    mount_at("devtmpfs", "/dev", "devtmpfs", None)?;
-    modules::load_all(Path::new("/modules"))?;
     let root = context(disk("root"), "the lab's root disk")?;
     enter_root(&root)?;
     mount_the_rest()?;
@@ -64,7 +78,7 @@ fn set_up() -> io::Result<()> {
 }
 
 /// The block device whose virtio serial number is `serial`.
-fn disk(serial: &str) -> io::Result<PathBuf> {
+pub(super) fn disk(serial: &str) -> io::Result<PathBuf> {
     for entry in fs::read_dir("/sys/block")? {
         let entry = entry?;
         let found = fs::read_to_string(entry.path().join("serial")).unwrap_or_default();
@@ -171,15 +185,15 @@ fn place_links() -> io::Result<()> {
     Ok(())
 }
 
-/// Starts the child that serves the control channel; reaps until it ends.
-fn serve() -> io::Result<()> {
+/// Does the machine's work in a child and reaps orphans until that ends.
+pub(super) fn serve(work: fn() -> io::Result<()>) -> io::Result<()> {
     // SAFETY: PID 1 has one thread here, so the child may do anything.
     match unsafe { fork() }? {
         ForkResult::Child => {
-            let code = match control::serve() {
+            let code = match work() {
                 Ok(()) => 0,
                 Err(e) => {
-                    eprintln!("altaz-agent: control channel: {e}");
+                    eprintln!("altaz-agent: {e}");
                     1
                 }
             };
@@ -199,9 +213,13 @@ fn serve() -> io::Result<()> {
     }
 }
 
-/// Writes everything back and turns the machine off.
-pub(super) fn power_off() {
+/// Writes everything back and turns the machine off. A machine without a power switch resets,
+/// which its QEMU takes for its end.
+fn power_off() {
+    use nix::sys::reboot::{RebootMode, reboot};
     // SAFETY: sync has no arguments.
     unsafe { libc::sync() };
-    let _ = nix::sys::reboot::reboot(nix::sys::reboot::RebootMode::RB_POWER_OFF);
+    let microvm = !Path::new("/sys/firmware/acpi/tables/FACP").exists();
+    let mode = if microvm { RebootMode::RB_AUTOBOOT } else { RebootMode::RB_POWER_OFF };
+    let _ = reboot(mode);
 }

@@ -5,9 +5,11 @@
 //! agent must never do is to measure anything or to know what a profile is.
 
 mod control;
+mod guest;
 mod init;
 mod modules;
 mod run;
+mod service;
 
 use std::process::ExitCode;
 
