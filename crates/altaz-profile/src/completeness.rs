@@ -189,10 +189,8 @@ impl Estimate {
         if windows < 2 || units == 0 || incidences == 0 {
             return estimate;
         }
-        let (t, once, twice) = (f64::from(windows), q1 as f64, q2 as f64);
-        let pairs =
-            if q2 > 0 { once * once / (2.0 * twice) } else { once * (once - 1.0).max(0.0) / 2.0 };
-        let unseen = (t - 1.0) / t * pairs;
+        let (t, once) = (f64::from(windows), q1 as f64);
+        let unseen = chao2(t, once, q2 as f64);
         let adjust = if q1 > 0 { t * unseen / (t * unseen + once) } else { 0.0 };
         estimate.unseen = Some(unseen);
         estimate.coverage = Some((1.0 - once / incidences as f64 * adjust).clamp(0.0, 1.0));
@@ -211,14 +209,24 @@ impl Estimate {
     /// `Q̂0·[1 − (1 − Q1/(T·Q̂0+Q1))^t*]`. `None` when `Q̂0` is.
     pub fn new_units(&self, further: f64) -> Option<f64> {
         let unseen = self.unseen?;
-        if unseen <= 0.0 || further <= 0.0 {
-            return Some(0.0);
-        }
-        let once = self.q1 as f64;
-        let rate = once / (f64::from(self.windows) * unseen + once);
-        // (1 − rate)^further without losing small rates.
-        Some(unseen * -(further * (-rate).ln_1p()).exp_m1())
+        Some(extrapolated(f64::from(self.windows), self.q1 as f64, unseen, further))
     }
+}
+
+/// `Q̂0` from `T`, `Q1` and `Q2`.
+fn chao2(t: f64, q1: f64, q2: f64) -> f64 {
+    let pairs = if q2 > 0.0 { q1 * q1 / (2.0 * q2) } else { q1 * (q1 - 1.0).max(0.0) / 2.0 };
+    (t - 1.0) / t * pairs
+}
+
+/// New units in `further` windows from `T`, `Q1` and `Q̂0`.
+fn extrapolated(t: f64, q1: f64, unseen: f64, further: f64) -> f64 {
+    if unseen <= 0.0 || further <= 0.0 {
+        return 0.0;
+    }
+    let rate = q1 / (t * unseen + q1);
+    // (1 − rate)^further without losing small rates.
+    unseen * -(further * (-rate).ln_1p()).exp_m1()
 }
 
 /// By how much [`Incidence::merge_windows`] by `k` may change the coverage of a sound recording.

@@ -1,5 +1,7 @@
 //! The profile file as its users meet it: writing, reading, and every way in which either fails.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 mod common;
 
 use std::fs;

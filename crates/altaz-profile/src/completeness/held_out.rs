@@ -6,7 +6,7 @@
 //! so the interval takes from the windows how unevenly the units seen only once are spread over
 //! them, instead of assuming that each unit comes alone.
 
-use super::{Estimate, HeldOut, Incidence};
+use super::{Estimate, HeldOut, Incidence, chao2, extrapolated};
 
 /// Which windows are held out of the estimate: always a third of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +26,9 @@ pub enum Split {
 
 impl Incidence {
     /// Estimates on two thirds of the windows and compares with the last third. The interval is to
-    /// contain what is found in 95 of 100 cases when the load is steady.
+    /// contain what is found in at least nine of ten cases when the load is steady, whatever the
+    /// spread of its units over the windows; it is made for 97.5 of 100, as the prediction is a lower
+    /// bound and a little low when units differ much in how often they run.
     ///
     /// `None` with fewer than six windows, or when the first part saw nothing: too little to say
     /// anything.
@@ -78,12 +80,12 @@ impl Incidence {
     }
 }
 
-/// 95 % prediction interval of the number of new units.
+/// Prediction interval of the number of new units.
 ///
-/// New units arrive in `held` windows as the units seen once did in the training windows: as a
-/// Poisson process of bursts whose rate is known from `Q1` of them, which makes the number to come
-/// negative binomial. The size of a burst is the ratio of variance and mean of the units seen once
-/// per window.
+/// Two things are uncertain: the prediction, which varies with `Q1` and `Q2`, and what comes, which
+/// varies around it. Both are Poisson numbers of bursts of units; a burst's size is the ratio of
+/// variance and mean of the units seen once per window. The number to come is then about negative
+/// binomial, with the two variances added.
 fn interval(training: &Incidence, estimate: &Estimate, predicted: f64, held: u32) -> (f64, f64) {
     let mut once = vec![0_u32; training.windows as usize];
     for seen in training.iter() {
@@ -91,29 +93,47 @@ fn interval(training: &Incidence, estimate: &Estimate, predicted: f64, held: u32
             once[*window as usize] += 1;
         }
     }
-    let q1 = estimate.q1 as f64;
     let windows = once.len() as f64;
-    let mean = q1 / windows;
+    let mean = estimate.q1 as f64 / windows;
     let variance =
         once.iter().map(|&n| (f64::from(n) - mean).powi(2)).sum::<f64>() / (windows - 1.0);
     let burst = if mean > 0.0 { (variance / mean).max(1.0) } else { 1.0 };
-    // How many new units come for each one that was seen once. Without a prediction to go by, as
-    // many as in as many windows.
-    let exposure = f64::from(held) / windows;
-    let ratio = if predicted > 0.0 { predicted / q1 } else { exposure };
+    let ratio = prediction_variance(estimate, predicted, f64::from(held)) / predicted.max(1e-9);
+    let (shape, ratio) = if predicted > 0.0 && ratio > 0.0 {
+        (predicted / burst / ratio, ratio)
+    } else {
+        // Without a prediction to go by: as many units as were seen once in as many windows.
+        (estimate.q1 as f64 / burst, f64::from(held) / windows)
+    };
     // Half a burst more than was seen (Jeffreys' prior) lets nothing seen not mean nothing to come.
-    let shape = q1 / burst + 0.5;
-    let (low, high) = negative_binomial_95(shape, ratio);
+    let (low, high) = prediction_points(shape + 0.5, ratio);
     ((low * burst).floor().min(predicted), (high * burst).ceil().max(predicted))
 }
 
-/// The 2.5 % and 97.5 % points of a Poisson number whose rate is `ratio` times a gamma-distributed
+/// Variance of the prediction itself, to first order: `Q1` and `Q2` vary as Poisson numbers.
+fn prediction_variance(estimate: &Estimate, predicted: f64, held: f64) -> f64 {
+    let (t, q1, q2) = (f64::from(estimate.windows), estimate.q1 as f64, estimate.q2 as f64);
+    let at = |q1: f64, q2: f64| extrapolated(t, q1, chao2(t, q1, q2), held);
+    let by_q1 = at(q1 + 1.0, q2) - predicted;
+    // At none seen twice the formula changes; what one more would change is what is uncertain.
+    let by_q2 = at(q1, q2 + 1.0) - predicted;
+    by_q1 * by_q1 * q1 + by_q2 * by_q2 * q2.max(1.0)
+}
+
+/// Share of cases below the lower end of the interval.
+const LOWER: f64 = 0.0125;
+/// Share of cases below its upper end.
+const UPPER: f64 = 1.0 - LOWER;
+/// The same ends of a normal distribution, in standard deviations from its mean.
+const REACH: f64 = 2.2414;
+
+/// Both ends of the interval for a Poisson number whose rate is `ratio` times a gamma-distributed
 /// one of the given shape.
-fn negative_binomial_95(shape: f64, ratio: f64) -> (f64, f64) {
+fn prediction_points(shape: f64, ratio: f64) -> (f64, f64) {
     let (mean, variance) = (shape * ratio, shape * ratio * (1.0 + ratio));
     if shape > 400.0 {
         // Where the sum below would start from a number too small to represent; normal by then.
-        let reach = 1.96 * variance.sqrt();
+        let reach = REACH * variance.sqrt();
         return ((mean - reach).max(0.0), mean + reach);
     }
     let success = ratio / (1.0 + ratio);
@@ -122,8 +142,8 @@ fn negative_binomial_95(shape: f64, ratio: f64) -> (f64, f64) {
     let (mut low, mut count) = (None, 0.0);
     // Ends: the sum approaches 1, and twenty deviations above the mean nothing is left of it.
     let end = mean + 20.0 * variance.sqrt() + 20.0;
-    while sum < 0.975 && count < end {
-        if low.is_none() && sum >= 0.025 {
+    while sum < UPPER && count < end {
+        if low.is_none() && sum >= LOWER {
             low = Some(count);
         }
         mass *= (count + shape) / (count + 1.0) * success;

@@ -18,6 +18,7 @@ use super::check::{self, Invalid};
 use super::error::Fault;
 use super::guard::{Budget, check_pages, checksum};
 use super::limits;
+use super::pages::CheckedPages;
 use super::schema::{CHECKSUM_KEY, Column, Kind, MANIFEST_KEY};
 use crate::model::{Context, Evidence, Layer, Manifest, Phase, Profile, SCHEMA, Unit};
 
@@ -74,9 +75,9 @@ pub(super) fn manifest(file: &mut File) -> Result<Manifest, Fault> {
 
 /// Runs a decoder; a panic in it becomes an error.
 ///
-/// All sizes, offsets, counts and schema types are checked before the Parquet decoder sees them, and
-/// no input is known that makes it panic. It still asserts on its input in dozens of places, so this
-/// is the last resort that keeps a damaged file from taking down a report over a thousand good ones.
+/// All sizes, offsets, counts and types are checked before the Parquet decoder sees them ([`super::guard`]
+/// for the headers of pages, [`super::pages`] for their content), and no input is known that makes it
+/// panic. It still asserts on its input in dozens of places, so this is the last resort that keeps a damaged file from taking down a report over a thousand good ones.
 /// Nothing that the closure touches outlives it, so no broken state is seen afterwards.
 fn no_panic<T>(decode: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
     catch_unwind(AssertUnwindSafe(decode))
@@ -206,9 +207,12 @@ impl Rows<'_> {
                 return Err(Fault::damaged(format!("it has not exactly one column `{name}`")));
             };
             let descriptor = schema.column(leaf);
-            let repeated = i16::from(column.kind() == Kind::ListU32);
+            let repeated = column.kind() == Kind::ListU32;
+            // A list may be absent, empty, or have absent elements; anything else at most be absent.
+            let levels = if repeated { 1..=3 } else { 0..=1 };
             if descriptor.physical_type() != column.kind().physical()
-                || descriptor.max_rep_level() != repeated
+                || descriptor.max_rep_level() != i16::from(repeated)
+                || !levels.contains(&descriptor.max_def_level())
             {
                 return Err(Fault::damaged(format!("its column `{name}` has another type")));
             }
@@ -235,9 +239,9 @@ impl Rows<'_> {
     fn reader<T: DataType>(&self, group: &RowGroupMetaData, leaf: usize) -> Result<Leaf<T>, Fault> {
         let descriptor = self.metadata.file_metadata().schema_descr().column(leaf);
         let rows = group.num_rows() as usize;
-        // The pages are cut out, so that not even a page index could lead elsewhere.
         let source = Arc::new(self.bytes.clone());
         let pages = SerializedPageReader::new(source, group.column(leaf), rows, None)?;
+        let pages = CheckedPages::new(pages, descriptor.clone());
         let defined = descriptor.max_def_level();
         Ok(Leaf {
             name: Column::ALL

@@ -12,6 +12,7 @@ mod decode;
 mod encode;
 mod error;
 mod guard;
+mod pages;
 mod schema;
 
 use std::io::Read as _;
@@ -35,7 +36,7 @@ pub mod limits {
     /// Bytes of the file's footer, which holds the manifest.
     pub const FOOTER_BYTES: u64 = 64 << 20;
     /// Bytes of one page once it is decompressed.
-    pub const PAGE_BYTES: u64 = 256 << 20;
+    pub const PAGE_BYTES: u64 = 64 << 20;
     /// Bytes of all pages once they are decompressed.
     pub const DECODED_BYTES: u64 = 4 << 30;
 }

@@ -35,7 +35,7 @@ pub fn unit(number: u64) -> Unit {
         1 => (0..windows).filter(|w| !w.is_multiple_of(2 + (number % 5) as u32)).collect(),
         _ => {
             let once = (number * 7919 % u64::from(windows)) as u32;
-            let more = number % 2 == 0 && once + 1 < windows;
+            let more = number.is_multiple_of(2) && once + 1 < windows;
             if more { vec![once, once + 1] } else { vec![once] }
         }
     };
