@@ -6,7 +6,6 @@
 //! are separate runs: the counting leaves its own traces in the kernel's code.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use altaz_profile::model::{Boundary, BoundaryEntry, Layer};
@@ -127,13 +126,9 @@ impl Counter {
         let _name = ThreadName::set();
         let instance = tracefs.join("instances").join(INSTANCE);
         let what = format!("make the tracing instance {}", instance.display());
-        // One that a killed agent left behind is taken over.
-        match fs::create_dir(&instance) {
-            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(DeployError::system(what)(e));
-            }
-            _ => {}
-        }
+        // One that a killed agent left behind would go on counting; its triggers go with it.
+        let _ = fs::remove_dir(&instance);
+        fs::create_dir(&instance).map_err(DeployError::system(what))?;
         let mut counter = Self { instance, armed: Vec::new(), filter: own_threads_filter() };
         for (index, source) in SOURCES.iter().enumerate() {
             if !counter.event(source).is_dir() {
@@ -153,16 +148,14 @@ impl Counter {
         Ok(counter)
     }
 
-    /// Reads what was counted until now and stops counting.
+    /// Reads what was counted until now and stops counting. Histograms are read while they count:
+    /// pausing one loses what it holds.
     ///
     /// # Errors
     /// When a histogram cannot be read.
     pub fn read(self) -> Result<Counts, DeployError> {
         let _name = ThreadName::set();
         let mut counts = Counts::default();
-        for &index in &self.armed {
-            self.write_trigger(&SOURCES[index], ":pause")?;
-        }
         for &index in &self.armed {
             let source = &SOURCES[index];
             let file = self.event(source).join("hist");
@@ -179,10 +172,11 @@ impl Counter {
         self.instance.join("events").join(source.event)
     }
 
-    fn write_trigger(&self, source: &Source, suffix: &str) -> Result<(), DeployError> {
+    /// Adds a source's trigger, or with `!` removes it.
+    fn write_trigger(&self, source: &Source, sign: &str) -> Result<(), DeployError> {
         let file = self.event(source).join("trigger");
         let filter = if source.boundary == "syscall" { self.filter.as_str() } else { "" };
-        let text = format!("hist:keys={}:size={SIZE}{suffix}{filter}", source.keys);
+        let text = format!("{sign}hist:keys={}:size={SIZE}{filter}", source.keys);
         fs::write(&file, &text)
             .map_err(DeployError::system(format!("write `{text}` to {}", file.display())))
     }
@@ -191,10 +185,7 @@ impl Counter {
 impl Drop for Counter {
     fn drop(&mut self) {
         for &index in &self.armed {
-            let source = &SOURCES[index];
-            let filter = if source.boundary == "syscall" { self.filter.as_str() } else { "" };
-            let text = format!("!hist:keys={}:size={SIZE}{filter}", source.keys);
-            let _ = fs::write(self.event(source).join("trigger"), text);
+            let _ = self.write_trigger(&SOURCES[index], "!");
         }
         let _ = fs::remove_dir(&self.instance);
     }

@@ -170,7 +170,7 @@ impl Default for LabEnv {
             gateway: "10.77.0.1".into(),
             service_mac: "02:00:00:77:00:10".into(),
             guest_kernel: "/usr/lib/altaz/vmlinuz".into(),
-            guest_initrd: "/usr/lib/altaz/guest-initrd.cpio".into(),
+            guest_initrd: "/usr/lib/altaz/guest.img".into(),
         }
     }
 }
