@@ -10,6 +10,8 @@ use crate::table::{Align, Cell, Column, Row, Table, across, cell, labels, number
 
 /// Columns of the bar that shows whose a VAP is.
 const BAR: usize = 20;
+/// Which column of the summary it is.
+const BAR_AT: usize = 3;
 
 /// The table of `altaz compare`.
 pub fn compare_text(result: &CompareResult, options: TextOptions) -> String {
@@ -101,17 +103,16 @@ pub fn widths(deployment: &DeploymentResult) -> Vec<Row> {
 fn summary(out: &mut String, result: &CompareResult, options: TextOptions) {
     let available = result.deployments.iter().filter(|d| d.available).count();
     if available > 1 {
-        summary_table(result, options.columns()).render(out, options.columns(), options.color);
+        let bar_columns = if options.columns() < 100 { BAR / 2 } else { BAR };
+        summary_table(result, bar_columns).render(out, options.columns(), options.color);
         out.push('\n');
     }
 }
 
-/// A line for each available deployment.
-pub fn summary_table(result: &CompareResult, columns: usize) -> Table {
-    let roomy = columns >= 100;
-    let bar_width = if roomy { BAR } else { BAR / 2 };
-    let mut table = Table::new(vec![
-        words("side by side", if roomy { 13 } else { 8 }),
+/// A line for each available deployment, with a bar of this many columns, or none.
+pub fn summary_table(result: &CompareResult, bar_columns: usize) -> Table {
+    let mut columns = vec![
+        words("side by side", if bar_columns < BAR { 8 } else { 13 }),
         numbers("VAP"),
         numbers("covered kB"),
         labels("tenant █ ░ provider"),
@@ -120,21 +121,29 @@ pub fn summary_table(result: &CompareResult, columns: usize) -> Table {
         numbers("covered kB"),
         Column { head: "syscalls", align: Align::Right, min: Some(8) },
         Column { head: "VM exits", align: Align::Right, min: Some(8) },
-    ]);
+    ];
+    if bar_columns == 0 {
+        columns.remove(BAR_AT);
+    }
+    let mut table = Table::new(columns);
     for d in result.deployments.iter().filter(|d| d.available) {
         let (vap, hap) = (d.vap.as_ref(), d.hap.as_ref());
         let of_vap = |text: fn(&Vap) -> String| plain(vap.map_or_else(|| UNDEFINED.into(), text));
-        table.row(vec![
+        let mut cells = vec![
             cell(&d.name, Style::Strong),
             of_vap(|v| count(v.functions)),
             of_vap(|v| kb_opt(v.covered_bytes)),
-            bar(vap.and_then(|v| v.tenant_share), bar_width),
+            bar(vap.and_then(|v| v.tenant_share), bar_columns),
             of_vap(|v| percent(v.tenant_share)),
             plain(hap.map_or_else(|| UNDEFINED.into(), |h| count(h.exercised_functions))),
             plain(kb_opt(hap.and_then(|h| h.exercised_covered_bytes))),
             plain(parts::exercised(d, "syscall")),
             plain(parts::exercised(d, "vm-exit")),
-        ]);
+        ];
+        if bar_columns == 0 {
+            cells.remove(BAR_AT);
+        }
+        table.row(cells);
     }
     table
 }

@@ -35,7 +35,7 @@ pub fn compare_html(result: &CompareResult) -> String {
     if !available.is_empty() {
         element(&mut out, "h2", "", "Side by side");
         bars(&mut out, &available);
-        table(&mut out, &compare::summary_table(result, usize::MAX));
+        table(&mut out, &compare::summary_table(result, 0));
     }
     for d in &result.deployments {
         element(&mut out, "h2", "", &d.name);
@@ -64,7 +64,9 @@ pub fn profile_html(report: &ProfileReport) -> String {
     let mut out = String::new();
     head(&mut out, &format!("{} in {}", report.service, d.name));
     for line in &profile::header(report)[1..] {
-        paragraph(&mut out, line);
+        out.push_str("<p class=\"field\">");
+        spans(&mut out, line);
+        out.push_str("</p>\n");
     }
     bars(&mut out, &[d]);
     table(&mut out, &profile::layer_table(d, usize::MAX));
@@ -130,7 +132,8 @@ fn bar(out: &mut String, d: &DeploymentResult, longest: u64) {
     let mut x = 0.0;
     for layer in d.layers.iter().filter(|l| l.functions > 0) {
         // A damaged file may claim more functions in a layer than in all of them.
-        let width = (layer.functions as f64 / longest as f64 * BAR_WIDTH).min(BAR_WIDTH - x);
+        let width =
+            (layer.functions as f64 / longest as f64 * BAR_WIDTH).min(BAR_WIDTH - x).max(0.0);
         segment(out, layer, x, width);
         x += width;
     }

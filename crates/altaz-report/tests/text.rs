@@ -3,6 +3,7 @@
 mod common;
 
 use altaz_report::{TextOptions, compare_text, profile_text};
+use unicode_width::UnicodeWidthStr;
 
 fn options(width: usize) -> TextOptions {
     TextOptions { width, color: false }
@@ -21,4 +22,89 @@ fn four_deployments_side_by_side_on_a_terminal_of_80_columns() {
 #[test]
 fn one_profile_on_a_terminal_of_100_columns() {
     insta::assert_snapshot!(profile_text(&common::profile(common::runc()), options(100)));
+}
+
+#[test]
+fn one_profile_on_a_terminal_of_80_columns_stays_inside() {
+    for deployment in [common::runc(), common::runsc(), common::microvm()] {
+        let text = profile_text(&common::profile(deployment), options(80));
+        assert!(text.lines().all(|l| l.width() <= 80), "{text}");
+    }
+}
+
+#[test]
+fn colour_changes_nothing_but_colour() {
+    let colored = TextOptions { width: 100, color: true };
+    for (with, without) in [
+        (compare_text(&common::compare(), colored), compare_text(&common::compare(), options(100))),
+        (
+            profile_text(&common::profile(common::runsc()), colored),
+            profile_text(&common::profile(common::runsc()), options(100)),
+        ),
+    ] {
+        assert!(with.contains("\x1b[1;36m") && with.contains("\x1b[0m"));
+        assert!(!without.contains('\x1b'));
+        assert_eq!(strip(&with), without);
+    }
+}
+
+#[test]
+fn owners_stand_out_in_colour() {
+    let text = compare_text(&common::compare(), TextOptions { width: 100, color: true });
+    let line = text.lines().find(|l| l.contains("sandbox-kernel")).unwrap();
+    insta::assert_snapshot!(line.replace('\x1b', "ESC"));
+}
+
+#[test]
+fn figures_that_cannot_be_known_are_dashes() {
+    let mut d = common::runc();
+    for layer in &mut d.layers {
+        (layer.covered_bytes, layer.coverage, layer.unseen) = (None, None, None);
+        (layer.held_out, layer.code) = (None, None);
+    }
+    d.load = None;
+    d.calibration = None;
+    d.blind_spots.clear();
+    d.boundaries[0].permitted = None;
+    d.boundaries[0].exercised = None;
+    if let (Some(vap), Some(hap)) = (&mut d.vap, &mut d.hap) {
+        (vap.covered_bytes, vap.tenant_covered_bytes, vap.provider_covered_bytes) =
+            (None, None, None);
+        (vap.coverage, vap.unseen) = (None, None);
+        (hap.exercised_covered_bytes, hap.coverage, hap.unseen) = (None, None, None);
+    }
+    insta::assert_snapshot!(profile_text(&common::profile(d), options(100)));
+}
+
+#[test]
+fn nothing_available_is_said_and_nothing_is_compared() {
+    let mut result = common::compare();
+    result.deployments.retain(|d| !d.available);
+    result.basis = None;
+    insta::assert_snapshot!(compare_text(&result, options(100)));
+}
+
+#[test]
+fn names_from_a_profile_cannot_drive_the_terminal() {
+    let mut d = common::runc();
+    d.name = "runc\x1b[2J\u{202e}".into();
+    d.notes.push("line\nbreak\x07".into());
+    d.layers[0].components[0].name = "/bin/\x1b]0;title\x07".into();
+    let text = profile_text(&common::profile(d.clone()), options(100));
+    assert!(!text.contains(['\x1b', '\x07', '\u{202e}']), "{text}");
+    let mut result = common::compare();
+    result.deployments = vec![d];
+    let text = compare_text(&result, options(100));
+    assert!(!text.contains(['\x1b', '\x07', '\u{202e}']), "{text}");
+}
+
+/// A text without its colours.
+fn strip(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('\x1b') {
+        out.push_str(before);
+        rest = after.split_once('m').map_or("", |(_, tail)| tail);
+    }
+    out + rest
 }
