@@ -28,7 +28,7 @@ fn header(out: &mut String, result: &CompareResult, options: TextOptions) {
     let mut line = |spans: &[Span]| across(out, spans, 2, options.columns(), options.color);
     line(&[
         Span::new(&result.service, Style::Title),
-        Span::new(format!(" in {} deployments", result.deployments.len()), Style::Strong),
+        Span::new(format!(" {}", parts::in_deployments(result.deployments.len())), Style::Strong),
     ]);
     if let Some(basis) = &result.basis {
         line(&[Span::new(
@@ -41,7 +41,7 @@ fn header(out: &mut String, result: &CompareResult, options: TextOptions) {
 }
 
 fn layers(out: &mut String, result: &CompareResult, options: TextOptions) {
-    let mut table = Table::new(parts::layer_columns(options.columns()));
+    let mut table = Table::new(parts::layer_columns(options.columns()).into());
     for (i, deployment) in result.deployments.iter().enumerate() {
         if i > 0 {
             table.rows.push(Row::Blank);

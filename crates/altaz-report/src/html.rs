@@ -21,7 +21,7 @@ const LABEL_CHAR: f64 = 7.6;
 /// `report.html` of a comparison.
 pub fn compare_html(result: &CompareResult) -> String {
     let mut out = String::new();
-    let title = format!("{} in {} deployments", result.service, result.deployments.len());
+    let title = format!("{} {}", result.service, parts::in_deployments(result.deployments.len()));
     head(&mut out, &title);
     if let Some(basis) = &result.basis {
         let text =

@@ -27,9 +27,12 @@ fn moved_mark(layer: &LayerResult) -> &'static str {
     if layer.ownership_moved { "*" } else { "" }
 }
 
+/// Number of [`layer_columns`].
+const LAYER_COLUMNS: usize = 9;
+
 /// Columns of a table of layers, in so wide a text.
-pub fn layer_columns(columns: usize) -> Vec<Column> {
-    vec![
+pub fn layer_columns(columns: usize) -> [Column; LAYER_COLUMNS] {
+    [
         words("layer", if columns < 100 { 11 } else { 18 }),
         labels("owner"),
         labels("shared"),
@@ -100,8 +103,21 @@ fn profile_rows(deployment: &DeploymentResult) -> Vec<Vec<Cell>> {
             (hap.exercised_functions, hap.exercised_bytes, hap.exercised_covered_bytes),
             (hap.coverage, hap.unseen),
         ));
+        let others = [("probed", hap.probed_functions), ("reachable", hap.reachable_functions)];
+        for (kind, functions) in others {
+            rows.extend(functions.map(|n| only_functions(&format!("  HAP {kind}"), n)));
+        }
     }
     rows
+}
+
+/// A line of a figure that is a number of functions and nothing else.
+fn only_functions(name: &str, functions: u64) -> Vec<Cell> {
+    let mut cells = vec![plain(""); LAYER_COLUMNS];
+    cells[0] = cell(name, Style::Strong);
+    cells[2] = plain("shared");
+    cells[3] = cell(count(functions), Style::Strong);
+    cells
 }
 
 /// Functions, bytes and covered bytes of a line.
@@ -248,6 +264,11 @@ pub fn repeats(repeats: &Repeats) -> String {
 /// The machine in words.
 pub fn host(host: &Host) -> String {
     format!("{} {}, {}, {} CPUs", host.kernel, host.arch, host.cpu, host.cpus)
+}
+
+/// `in 4 deployments`.
+pub fn in_deployments(count: usize) -> String {
+    format!("in {count} deployment{}", if count == 1 { "" } else { "s" })
 }
 
 /// Name of a layer, or a word for none.

@@ -90,7 +90,7 @@ pub fn header(report: &ProfileReport) -> Vec<Vec<Span>> {
 
 /// Layers, VAP and HAP.
 pub fn layer_table(d: &DeploymentResult, columns: usize) -> Table {
-    Table { columns: parts::layer_columns(columns), rows: parts::layer_rows(d) }
+    Table { columns: parts::layer_columns(columns).into(), rows: parts::layer_rows(d) }
 }
 
 /// Explains [`checks_table`].

@@ -77,6 +77,17 @@ fn figures_that_cannot_be_known_are_dashes() {
 }
 
 #[test]
+fn exercised_probed_and_reachable_are_three_lines_that_nobody_adds() {
+    let mut d = common::runc();
+    if let Some(hap) = &mut d.hap {
+        (hap.probed_functions, hap.reachable_functions) = (Some(2_044), Some(11_207));
+    }
+    let text = profile_text(&common::profile(d), options(100));
+    let lines: Vec<&str> = text.lines().filter(|l| l.contains("HAP ")).collect();
+    insta::assert_snapshot!(lines.join("\n"));
+}
+
+#[test]
 fn nothing_available_is_said_and_nothing_is_compared() {
     let mut result = common::compare();
     result.deployments.retain(|d| !d.available);
