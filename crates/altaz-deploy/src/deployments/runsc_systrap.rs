@@ -153,8 +153,7 @@ fn needs_workaround(root: &Path) -> bool {
     let at = |p: &Path| root.join(p.strip_prefix("/").unwrap_or(p));
     let sign = Path::new(MISTAKEN_SIGN);
     at(sign).exists()
-        && program("runsc").and_then(|p| fs::read(at(&p)).ok()).is_some_and(|binary| {
-            let needle = MISTAKEN_SIGN.as_bytes();
-            binary.windows(needle.len()).any(|w| w == needle)
-        })
+        && program("runsc")
+            .and_then(|p| fs::read(at(&p)).ok())
+            .is_some_and(|binary| memchr::memmem::find(&binary, MISTAKEN_SIGN.as_bytes()).is_some())
 }
