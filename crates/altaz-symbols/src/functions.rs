@@ -284,16 +284,16 @@ fn claims(elf: &Elf<'_>, names: &mut NameBudget) -> Result<(Vec<Claim>, bool), S
     });
     result?;
     if let Some((addr, bytes)) = elf.eh_frame() {
-        out.extend(frames(addr, bytes, elf.is_x86_64()).into_iter().filter_map(|frame| {
-            (frame.kind != FrameKind::Plt).then(|| Claim {
-                start: frame.addr,
-                end: frame.addr + frame.size,
-                name: String::new(),
-                rank: 0,
-                part: frame.kind == FrameKind::Part,
-                file: None,
-                line: None,
-            })
+        let frames = frames(addr, bytes, elf.is_x86_64());
+        let code = frames.into_iter().filter(|frame| frame.kind != FrameKind::Plt);
+        out.extend(code.map(|frame| Claim {
+            start: frame.addr,
+            end: frame.addr + frame.size,
+            name: String::new(),
+            rank: 0,
+            part: frame.kind == FrameKind::Part,
+            file: None,
+            line: None,
         }));
     }
     let go = go_functions(elf, text_start);

@@ -46,6 +46,12 @@ struct Table<'a> {
     quantum: u32,
 }
 
+struct Description<'a> {
+    name: &'a str,
+    file: Option<Arc<str>>,
+    line: Option<u32>,
+}
+
 /// Whether `data` begins like a table this module reads.
 pub fn looks_like(data: &[u8]) -> bool {
     version_of(data).is_some()
@@ -88,7 +94,9 @@ pub fn functions(data: &[u8], text: Option<u64>) -> Result<Vec<GoFunction>, Symb
         let (Some((addr, info)), Some((end, _))) = (table.entry(i), table.entry(i + 1)) else {
             continue;
         };
-        let Some((name, file, line)) = table.describe(info, &mut files) else { continue };
+        let Some(Description { name, file, line }) = table.describe(info, &mut files) else {
+            continue;
+        };
         if end <= addr || name.is_empty() || name.len() > name_budget {
             continue;
         }
@@ -156,7 +164,7 @@ impl<'a> Table<'a> {
         &self,
         info: usize,
         files: &mut HashMap<usize, Option<Arc<str>>>,
-    ) -> Option<(&'a str, Option<Arc<str>>, Option<u32>)> {
+    ) -> Option<Description<'a>> {
         // entry (8 or 4 bytes), then 32-bit fields: name, args, deferreturn, pcsp, pcfile, pcln, npcdata, unit, line
         let entry = if self.version == Version::Go116 { 8 } else { 4 };
         let field = |i: usize| u32_at(self.data, info.checked_add(entry + 4 * i)?);
@@ -179,7 +187,7 @@ impl<'a> Table<'a> {
             let read = || c_str(self.data, at, 4096).filter(|s| !s.is_empty()).map(Arc::from);
             files.entry(at).or_insert_with(read).clone()
         });
-        Some((name, file, line))
+        Some(Description { name, file, line })
     }
 
     /// The value that a pc-value table holds at the function's entry: the first delta counts from -1.

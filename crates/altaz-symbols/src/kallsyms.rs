@@ -113,7 +113,7 @@ impl Kallsyms {
         let base = marker("_text").or_else(|| marker("_stext"));
         let text_end = marker("_etext");
         // Per-CPU symbols are offsets from zero; they are no addresses.
-        raw.retain(|r| r.addr != 0 && r.kind.to_ascii_lowercase() != b'a');
+        raw.retain(|r| r.addr != 0 && !r.kind.eq_ignore_ascii_case(&b'a'));
         raw.sort_by(|a, b| {
             let key = |r: &Raw<'_>| (r.addr, r.module, preference(r));
             key(a).cmp(&key(b)).then_with(|| a.name.cmp(b.name))
