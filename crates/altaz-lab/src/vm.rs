@@ -4,6 +4,7 @@
 //! the network belongs to this process. When the process dies in whatever way, the kernel kills
 //! QEMU and nothing is left.
 
+mod kvm;
 mod process;
 mod requests;
 
@@ -27,6 +28,7 @@ use crate::protocol::{Event, Hello, PROTOCOL_VERSION};
 use crate::qemu::{Accel, Qemu};
 use process::{QemuProcess, Start};
 
+pub use kvm::{KvmProof, prove_kvm};
 pub use process::PluginAttach;
 
 /// Lines of the console that an error shows.

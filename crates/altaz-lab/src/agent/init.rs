@@ -5,16 +5,17 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use nix::libc;
 use nix::mount::{MsFlags, mount};
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, chdir, chroot, fork, sethostname};
 
 use altaz_deploy::guest_disk::GUEST_MODE;
 
-use super::{control, guest, modules};
+use super::{control, guest, modules, run};
 use crate::netif;
 use crate::places;
 
@@ -47,6 +48,8 @@ fn base() -> io::Result<()> {
     mount_at("proc", "/proc", "proc", None)?;
     mount_at("sysfs", "/sys", "sysfs", None)?;
     mount_at("devtmpfs", "/dev", "devtmpfs", None)?;
+    // What distributions give a service; the kernel's own limit of 4096 is nobody's.
+    setrlimit(Resource::RLIMIT_NOFILE, 1024, 524_288)?;
     modules::load_all(Path::new("/modules"))
 }
 
@@ -67,8 +70,7 @@ fn set_up() -> io::Result<()> {
     context(unpack_inputs(), "unpacking the input disk")?;
     for arguments in LAB_MODULES {
         // Absent modules are not fatal here: what needs them says so.
-        let status =
-            Command::new("/sbin/modprobe").args(*arguments).env("PATH", places::PATH).status();
+        let status = run::program("/sbin/modprobe").args(*arguments).status();
         if !matches!(&status, Ok(s) if s.success()) {
             eprintln!("altaz-agent: modprobe {}: {status:?}", arguments.join(" "));
         }
