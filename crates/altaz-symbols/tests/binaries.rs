@@ -184,6 +184,22 @@ fn a_stripped_program_has_the_same_bounds_and_without_section_headers_too() {
 }
 
 #[test]
+fn a_program_with_debug_information_says_file_and_line() {
+    let scratch = Scratch::new();
+    for flags in [&["-O2", "-g"][..], &["-O0", "-g", "-gdwarf-4"], &["-O2", "-g1"]] {
+        let path = scratch.compile("debug", SAMPLE, flags);
+        let (_, binary) = parse(&path);
+        for (name, text) in [("main", "int main("), ("visible", "int visible(int x)")] {
+            let f = binary.functions.iter().find(|f| f.name == name).unwrap();
+            let expected = 1 + SAMPLE.lines().position(|l| l.contains(text)).unwrap() as u32;
+            assert_eq!(f.line, Some(expected), "{name} {flags:?}: {f:?}");
+            let file = f.file.as_deref().unwrap();
+            assert!(file.ends_with("debug.c") && file.starts_with('/'), "{file}");
+        }
+    }
+}
+
+#[test]
 fn the_plt_is_one_function_of_that_name() {
     let scratch = Scratch::new();
     let (_, binary) = parse(&scratch.compile("plt", SAMPLE, &["-O2", "-Wl,-z,lazy"]));

@@ -105,8 +105,9 @@ fn seeds() -> Seeds {
     sectionless[58..64].fill(0);
     let object = std::fs::read(scratch.compile("object", SAMPLE, &["-O2", "-c"])).unwrap();
     let plain = std::fs::read(plain).unwrap();
+    let debug = std::fs::read(scratch.compile("debug", SAMPLE, &["-O2", "-g1"])).unwrap();
     let go = [go::Go::V116, go::Go::V118, go::Go::V120].map(|v| go::table(v, 0x40_1000, true));
-    let elf = vec![plain.clone(), stripped.clone(), sectionless, object, kernel::vmlinux()];
+    let elf = vec![plain.clone(), stripped.clone(), sectionless, object, debug, kernel::vmlinux()];
     let mut builder = PageIndexBuilder::new();
     for (i, file) in elf.iter().enumerate() {
         builder.add(&format!("/bin/{i}"), file, Some(512 * i as u64));
