@@ -60,5 +60,9 @@ fn benches(c: &mut Criterion) {
     });
 }
 
-criterion_group!(profile, benches);
+criterion_group! {
+    name = profile;
+    config = Criterion::default().sample_size(20);
+    targets = benches
+}
 criterion_main!(profile);

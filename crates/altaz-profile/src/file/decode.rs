@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use parquet::basic::Compression;
 use parquet::column::reader::ColumnReaderImpl;
 use parquet::data_type::{ByteArray, ByteArrayType, DataType, Int32Type, Int64Type};
 use parquet::errors::ParquetError;
@@ -228,6 +229,12 @@ impl Rows<'_> {
         let schema = self.metadata.file_metadata().schema_descr();
         if column.column_type() != schema.column(leaf).physical_type() {
             return Err(Fault::damaged("a column's pages have another type than its schema"));
+        }
+        if !matches!(column.compression(), Compression::ZSTD(_) | Compression::UNCOMPRESSED) {
+            return Err(Fault::NotAProfile(format!(
+                "it is compressed with {}, and profiles are with zstd or not at all",
+                column.compression()
+            )));
         }
         let start = column.dictionary_page_offset().unwrap_or_else(|| column.data_page_offset());
         let start = usize::try_from(start).map_err(|_| outside())?;

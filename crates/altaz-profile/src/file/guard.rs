@@ -222,3 +222,82 @@ fn skip(input: &mut &[u8], wire: u8, depth: u8) -> Result<(), Fault> {
         _ => Err(Fault::damaged("a page header has a field of an unknown type")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Header of a page: `kind` is the field of its inner header, 5 for data, 7 for a dictionary.
+    fn header(kind: u8, values: u32, uncompressed: u32, compressed: u32) -> Vec<u8> {
+        let mut bytes = vec![0x15, if kind == 7 { 4 } else { 0 }];
+        for number in [uncompressed, compressed] {
+            bytes.push(0x15);
+            push(&mut bytes, number);
+        }
+        bytes.extend([(kind - 3) << 4 | wire::STRUCT, 0x15]);
+        push(&mut bytes, values);
+        // A binary and a list of two structures follow, to be skipped.
+        bytes.extend([0x18, 2, b'a', b'b', 0x19, 0x2c, 0, 0, 0, 0]);
+        bytes
+    }
+
+    fn push(bytes: &mut Vec<u8>, number: u32) {
+        let mut rest = u64::from(number) << 1;
+        while rest >= 0x80 {
+            bytes.push(rest as u8 | 0x80);
+            rest >>= 7;
+        }
+        bytes.push(rest as u8);
+    }
+
+    fn walk(pages: &[Vec<u8>]) -> Result<(), Fault> {
+        check_pages(&pages.concat(), &mut Budget::new())
+    }
+
+    #[test]
+    fn the_sizes_of_every_kind_of_page_are_read() {
+        let bytes = header(7, 300, 5000, 70_000);
+        let mut input = &bytes[..];
+        let expected = PageHeader {
+            uncompressed: 5000,
+            compressed: 70_000,
+            data_values: 0,
+            dictionary_values: 300,
+        };
+        assert_eq!(PageHeader::parse(&mut input).unwrap(), expected);
+        assert!(input.is_empty());
+        let parsed = PageHeader::parse(&mut &header(8, 9, 1, 1)[..]).unwrap();
+        assert_eq!(parsed.data_values, 9);
+    }
+
+    #[test]
+    fn pages_that_keep_their_promises_pass() {
+        walk(&[header(7, 2, 8, 3), vec![0; 3], header(5, 100, 20, 2), vec![0; 2]]).unwrap();
+    }
+
+    #[test]
+    fn promises_that_would_take_the_memory_are_refused() {
+        // Two thousand million values in eight bytes: 64 GB for the decoder's dictionary.
+        let promises = [
+            header(7, i32::MAX as u32, 8, 0),
+            header(5, i32::MAX as u32, 8, 0),
+            header(5, 1, limits::PAGE_BYTES as u32 + 1, 0),
+            header(5, 1, 1, 1),
+        ];
+        for promise in promises {
+            assert!(walk(&[promise]).is_err());
+        }
+        // Each page within its bound, all together beyond theirs.
+        let page = header(5, 1, limits::PAGE_BYTES as u32, 0);
+        assert!(walk(&vec![page.clone(); 64]).is_ok());
+        assert!(walk(&vec![page; 65]).is_err());
+    }
+
+    #[test]
+    fn headers_cut_anywhere_are_refused() {
+        let whole = header(5, 7, 9, 0);
+        for length in 1..whole.len() {
+            assert!(walk(&[whole[..length].to_vec()]).is_err(), "{length} bytes");
+        }
+    }
+}
