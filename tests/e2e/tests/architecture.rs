@@ -52,7 +52,7 @@ fn metadata() -> Value {
 
 fn members(metadata: &Value) -> Vec<&Value> {
     let ids: BTreeSet<&str> =
-        metadata["workspace_members"].as_array().unwrap().iter().map(|m| str_of(m)).collect();
+        metadata["workspace_members"].as_array().unwrap().iter().map(str_of).collect();
     let all = metadata["packages"].as_array().unwrap().iter();
     all.filter(|p| ids.contains(str_of(&p["id"]))).collect()
 }
