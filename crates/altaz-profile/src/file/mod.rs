@@ -53,7 +53,7 @@ pub fn write(profile: &Profile, path: &Path) -> Result<(), FileError> {
     atomic::replace(path, &bytes).map_err(|(step, source)| FileError::Write { file, step, source })
 }
 
-/// The bytes that [`write`] would put into the file.
+/// The bytes that [`write()`] would put into the file.
 ///
 /// # Errors
 /// [`FileError::Invalid`] when the profile breaks a rule of the format.
