@@ -32,3 +32,21 @@ pub const LAB_DIR: &str = "/usr/lib/altaz";
 pub const AGENT: &str = "/usr/lib/altaz/altaz-agent";
 /// Initrd of nested guests.
 pub const GUEST_INITRD: &str = "/usr/lib/altaz/guest.img";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deployments_look_where_the_lab_puts_things() {
+        let env = altaz_deploy::LabEnv::default();
+        assert_eq!(env.guest_initrd.to_str(), Some(GUEST_INITRD));
+        assert_eq!(env.guest_kernel.to_str(), Some(format!("{LAB_DIR}/vmlinuz").as_str()));
+        assert_eq!(env.image_disk.to_str(), Some(SERVICE_DISK));
+        assert_eq!(env.bridge, BRIDGE);
+        assert_eq!(env.service_ip, SERVICE_ADDRESS.to_string());
+        assert_eq!(env.gateway, HOST_ADDRESS.to_string());
+        let mac = SERVICE_MAC.map(|b| format!("{b:02x}")).join(":");
+        assert_eq!(env.service_mac, mac);
+    }
+}

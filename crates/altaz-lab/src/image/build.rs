@@ -148,7 +148,8 @@ pub(super) fn disk(dir: &Path, size: u64, options: &mut BuildOptions<'_>) -> Res
     const HINT: &str = "is the disk full? The cache is in $XDG_CACHE_HOME/altaz";
     // Both steps in one namespace, so that the owners are the same ones in both.
     let script = "set -e; tar -C \"$1/tree\" --numeric-owner --xattrs '--xattrs-include=*' \
-                  --exclude='./dev/*' -xpf \"$1/root.tar\"; \
+                  --anchored --exclude='./dev/*' --exclude='dev/*' -xpf \"$1/root.tar\"; \
+                  cd \"$1/tree\"; mkdir -p dev proc sys run; [ -d tmp ] || mkdir -m 1777 tmp; cd /; \
                   mke2fs -q -t ext4 -L altaz -m 0 -E lazy_itable_init=1,lazy_journal_init=1 \
                   -d \"$1/tree\" \"$1/root.ext4\" \"$2\"; rm -rf \"$1/tree\"";
     let kib = format!("{}k", size / 1024);

@@ -121,7 +121,9 @@ impl Archive {
         let fits = |d: &&Descriptor| {
             d.platform.as_ref().is_none_or(|p| p.architecture == "amd64" && p.os == "linux")
         };
-        let candidates: Vec<_> = index.manifests.iter().filter(fits).collect();
+        let mut candidates: Vec<_> = index.manifests.iter().filter(fits).collect();
+        // An image saved under several names is there once for each.
+        candidates.dedup_by(|a, b| a.digest == b.digest);
         let chosen = match candidates.as_slice() {
             [one] => one,
             [] => return Err("has no image for linux/amd64".into()),

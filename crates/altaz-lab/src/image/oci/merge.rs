@@ -27,6 +27,8 @@ pub(super) struct Merger<W: Write> {
     seen: HashMap<String, Seen>,
     /// Paths that higher layers removed.
     removed: HashSet<String>,
+    /// Directories that what was written is in, whether they were given or not.
+    parents: HashSet<String>,
     /// Directories of which higher layers removed what is below.
     emptied: HashSet<String>,
     total: u64,
@@ -40,6 +42,7 @@ impl<W: Write> Merger<W> {
             out: tar::Builder::new(out),
             seen: HashMap::new(),
             removed: HashSet::new(),
+            parents: HashSet::new(),
             emptied: HashSet::new(),
             total: 0,
             entries: 0,
@@ -82,6 +85,7 @@ impl<W: Write> Merger<W> {
             if self.visible(&path) {
                 // Later entries of a path replace earlier ones, but no image is made that way.
                 if given.insert(path.clone(), seen).is_none() && !heirs.is_heir(&path) {
+                    self.check_place(&path, seen, &given)?;
                     self.write(entry, &path, &heirs)?;
                 }
             } else if let Some(heir) = heirs.of_target.get(&path) {
@@ -108,6 +112,28 @@ impl<W: Write> Merger<W> {
             return Err(format!("unpacks to more than {MAX_TOTAL} bytes or {MAX_ENTRIES} files"));
         }
         self.interrupt.check().map_err(|e| e.to_string())
+    }
+
+    /// Refuses what would be unpacked through a link, and so in another place than it says.
+    fn check_place(
+        &mut self,
+        path: &str,
+        seen: Seen,
+        given: &HashMap<String, Seen>,
+    ) -> Result<(), String> {
+        if seen == Seen::Other && self.parents.contains(path) {
+            return Err(format!("a higher layer has files in {path}, which is no directory here"));
+        }
+        for (at, _) in path.match_indices('/') {
+            let parent = &path[..at];
+            if given.get(parent) == Some(&Seen::Other) {
+                return Err(format!("{path} is in {parent}, which is no directory"));
+            }
+            if !self.parents.contains(parent) {
+                self.parents.insert(parent.to_owned());
+            }
+        }
+        Ok(())
     }
 
     /// Finds the hard links whose target is hidden by a higher layer while they are not.

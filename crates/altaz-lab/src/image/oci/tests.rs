@@ -171,6 +171,16 @@ fn entries_that_leave_the_root_are_refused() {
 }
 
 #[test]
+fn files_behind_links_are_refused() {
+    let same = layer(&[Link("a", "/etc"), F("a/passwd", "evil")]);
+    let error = flat(&archive(&[same], false, |_| {})).unwrap_err().to_string();
+    assert!(error.contains("no directory"), "{error}");
+    let (low, high) = (layer(&[Link("a", "b")]), layer(&[F("a/x", "1")]));
+    let error = flat(&archive(&[low, high], false, |_| {})).unwrap_err().to_string();
+    assert!(error.contains("no directory"), "{error}");
+}
+
+#[test]
 fn an_absolute_path_is_below_the_root() {
     let (_, tar) = flat(&archive(&[layer(&[F("/srv/app", "1")])], false, |_| {})).unwrap();
     assert_eq!(paths(&tar), ["/srv/app"]);
