@@ -5,7 +5,9 @@
 //! behind it are few and known (the sentry, libc), so these are searched, and every answer is verified byte by byte
 //! against the file: nothing is named by likeness alone.
 
+use crate::bytes::u64_at;
 use crate::pages::{FileId, PAGE_SIZE, PageIndex, PageRef, file_page};
+use std::collections::HashMap;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Pages are compared in pieces of this many bytes.
@@ -14,6 +16,9 @@ const CHUNK: usize = 64;
 const TOO_COMMON: usize = 256;
 /// Shorter copies are found anywhere by chance.
 const SHORTEST_COPY: usize = 12;
+
+/// Size of the filter of block beginnings, as power of two.
+const FILTER_BITS: u32 = 18;
 
 /// A page that resembles the one asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,7 +115,7 @@ impl<'a> BlockSearch<'a> {
 
     /// The page that a page in memory was made from, by 64-byte pieces that are still the same.
     pub fn closest_page(&self, page: &[u8; PAGE_SIZE]) -> Option<PageMatch> {
-        let mut votes = std::collections::HashMap::<u32, usize>::new();
+        let mut votes = HashMap::<u32, usize>::new();
         for hash in chunk_hashes(page) {
             let start = self.chunks.partition_point(|c| c.0 < hash);
             let same = self.chunks[start..].iter().take_while(|c| c.0 == hash);
@@ -150,19 +155,40 @@ impl<'a> BlockSearch<'a> {
     }
 
     /// Places (file and offset) that hold these bytes at any alignment: a stub copied elsewhere. Empty for fewer than
-    /// 12 bytes, which are found by chance.
+    /// 12 bytes, which are found by chance. For many blocks [`find_copies`](Self::find_copies) is far faster.
     pub fn find_copy(&self, bytes: &[u8]) -> Vec<(FileId, u64)> {
-        if bytes.len() < SHORTEST_COPY {
-            return Vec::new();
+        self.find_copies(&[bytes]).pop().unwrap_or_default()
+    }
+
+    /// [`find_copy`](Self::find_copy) for many blocks, reading the files once.
+    pub fn find_copies(&self, blocks: &[&[u8]]) -> Vec<Vec<(FileId, u64)>> {
+        let mut out = vec![Vec::new(); blocks.len()];
+        // Blocks by their first eight bytes, and a bit for each hash of such a beginning: nearly every place in a file
+        // is dismissed by one look at the bits.
+        let mut by_start: HashMap<u64, Vec<usize>> = HashMap::new();
+        let mut bits = vec![0u64; 1 << (FILTER_BITS - 6)];
+        for (i, block) in blocks.iter().enumerate().filter(|(_, b)| b.len() >= SHORTEST_COPY) {
+            let Some(start) = u64_at(block, 0) else { continue };
+            let bit = filter_bit(start);
+            bits[bit / 64] |= 1 << (bit % 64);
+            by_start.entry(start).or_default().push(i);
         }
-        let mut out = Vec::new();
-        let finder = memchr::memmem::Finder::new(bytes);
-        for page in self.runs() {
-            let (id, file, start, end) = page;
-            let found = finder.find_iter(&file[start..end]).take(TOO_COMMON - out.len());
-            out.extend(found.map(|at| (id, (start + at) as u64)));
-            if out.len() >= TOO_COMMON {
-                break;
+        if by_start.is_empty() {
+            return out;
+        }
+        for (id, file, start, end) in self.runs() {
+            let run = &file[start..end];
+            for (at, window) in run.windows(8).enumerate() {
+                let Some(beginning) = u64_at(window, 0) else { continue };
+                let bit = filter_bit(beginning);
+                if bits[bit / 64] & (1 << (bit % 64)) == 0 {
+                    continue;
+                }
+                for &i in by_start.get(&beginning).map_or(&[][..], Vec::as_slice) {
+                    if out[i].len() < TOO_COMMON && run[at..].starts_with(blocks[i]) {
+                        out[i].push((id, (start + at) as u64));
+                    }
+                }
             }
         }
         out
@@ -182,6 +208,10 @@ impl<'a> BlockSearch<'a> {
         }
         out
     }
+}
+
+fn filter_bit(start: u64) -> usize {
+    (start.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - FILTER_BITS)) as usize
 }
 
 /// Hash of each chunk together with its place in the page; uniform chunks (padding) tell nothing and are left out.

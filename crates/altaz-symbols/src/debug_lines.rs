@@ -3,7 +3,10 @@
 //! Only the rows at function starts are kept. Distribution packages are stripped of this section; compressed ones
 //! (`-gz`) are not read.
 
+use crate::SymbolError;
+use crate::bytes::Budget;
 use crate::elf::Elf;
+use crate::layout::Claim;
 use gimli::{
     DebugLine, DebugLineOffset, DebugLineStr, DebugStr, EndianSlice, LineRow, LittleEndian, Section,
 };
@@ -16,10 +19,16 @@ type Header<'a> = gimli::LineProgramHeader<Reader<'a>>;
 /// Longer paths than this are left out.
 const PATH_LIMIT: usize = 4096;
 
-/// For each of `starts` (link addresses) that the line table knows: file and line.
-pub(crate) fn at_starts(elf: &Elf<'_>, starts: &HashSet<u64>) -> HashMap<u64, (Arc<str>, u32)> {
+/// File and line of those claims that have none and whose start the line table knows, by link address.
+pub(crate) fn at_starts(
+    elf: &Elf<'_>,
+    claims: &[Claim],
+    budget: &mut Budget,
+) -> Result<HashMap<u64, (Arc<str>, u32)>, SymbolError> {
     let mut out = HashMap::new();
-    let Some((_, bytes)) = elf.section(".debug_line") else { return out };
+    let Some((_, bytes)) = elf.section(".debug_line") else { return Ok(out) };
+    let starts: HashSet<u64> =
+        claims.iter().filter(|c| c.file.is_none()).map(|c| c.start).collect();
     let section = |name| elf.section(name).map_or(&[][..], |(_, bytes)| bytes);
     let strings = Strings {
         line: DebugLineStr::load(|id| ok(section(id.name()))).unwrap_or_default(),
@@ -35,22 +44,26 @@ pub(crate) fn at_starts(elf: &Elf<'_>, starts: &HashSet<u64>) -> HashMap<u64, (A
         let mut files: HashMap<u64, Option<Arc<str>>> = HashMap::new();
         let mut rows = program.rows();
         while let Ok(Some((header, row))) = rows.next_row() {
-            if row.end_sequence()
-                || !starts.contains(&row.address())
-                || out.contains_key(&row.address())
-            {
+            let at = row.address();
+            if row.end_sequence() || !starts.contains(&at) || out.contains_key(&at) {
                 continue;
             }
-            let index = row.file_index();
-            let file = files.entry(index).or_insert_with(|| strings.path(header, row));
+            let file = match files.get(&row.file_index()) {
+                Some(known) => known.clone(),
+                None => {
+                    let path = strings.path(header, row);
+                    budget.take(path.as_ref().map_or(0, |p| p.len()))?;
+                    files.entry(row.file_index()).or_insert(path).clone()
+                }
+            };
             let line = row.line().and_then(|l| u32::try_from(l.get()).ok());
             if let (Some(file), Some(line)) = (file, line) {
-                out.insert(row.address(), (file.clone(), line));
+                out.insert(at, (file, line));
             }
         }
         offset = next;
     }
-    out
+    Ok(out)
 }
 
 fn ok<'a>(bytes: &'a [u8]) -> Result<Reader<'a>, gimli::Error> {

@@ -4,13 +4,16 @@
 //! the kernel reads it. Nothing here allocates more than the tables that really are in the file.
 
 use crate::SymbolError;
-use crate::bytes::{c_str, slice, slice_clamped, u16_at, u32_at, u64_at};
+use crate::bytes::{Budget, c_str, slice, slice_clamped, u16_at, u32_at, u64_at};
 
 /// Longest symbol name that is read; longer ones count as unnamed.
 pub(crate) const NAME_LIMIT: usize = 64 * 1024;
 
-/// Executable segments that are looked at; programs have one or two.
+/// Segments that are looked at; programs have about ten, and only core dumps thousands.
 const SEGMENT_LIMIT: usize = 1024;
+
+/// Note segments and sections that are searched for the build-id.
+const NOTE_LIMIT: usize = 32;
 
 const PT_LOAD: u32 = 1;
 const PT_DYNAMIC: u32 = 2;
@@ -153,7 +156,6 @@ impl<'a> Elf<'a> {
                 .collect()
         } else {
             let exec = self.segments.iter().filter(|s| s.kind == PT_LOAD && s.flags & 1 != 0);
-            let exec = exec.take(SEGMENT_LIMIT);
             exec.map(|s| ExecSegment { file_offset: s.offset, vaddr: s.vaddr, size: s.filesz })
                 .collect()
         };
@@ -209,7 +211,8 @@ impl<'a> Elf<'a> {
         let from_segments = notes.map(|s| (s.offset, s.filesz));
         let sections = self.sections.iter().filter(|s| s.kind == SHT_NOTE);
         let ranges = from_segments.chain(sections.map(|s| (s.offset, s.size)));
-        ranges.map(|(at, len)| slice_clamped(self.data, at, len)).find_map(build_id_in)
+        let ranges = ranges.take(NOTE_LIMIT).map(|(at, len)| slice_clamped(self.data, at, len));
+        ranges.into_iter().find_map(build_id_in)
     }
 
     /// `.eh_frame` with its link address: by section, else through `PT_GNU_EH_FRAME`.
@@ -232,22 +235,31 @@ impl<'a> Elf<'a> {
     }
 
     /// Function-like symbols of `.symtab` and `.dynsym`, or of `PT_DYNAMIC`'s table when there are no sections.
-    pub(crate) fn for_each_symbol(&self, mut f: impl FnMut(Symbol<'a>)) {
-        let tables = self.sections.iter().filter(|s| s.kind == SHT_SYMTAB || s.kind == SHT_DYNSYM);
+    pub(crate) fn symbols(&self, budget: &mut Budget) -> Result<Vec<Symbol<'a>>, SymbolError> {
+        let mut out = Vec::new();
         let mut any = false;
-        for table in tables {
+        for kind in [SHT_SYMTAB, SHT_DYNSYM] {
+            // A file has at most one of each.
+            let Some(table) = self.sections.iter().find(|s| s.kind == kind) else { continue };
             let Some(bytes) = self.section_bytes(table) else { continue };
             let strings = self.sections.get(table.link as usize);
             let Some(strings) = strings.and_then(|s| self.section_bytes(s)) else { continue };
             any = true;
-            self.symbols_of(bytes, strings, &mut f);
+            self.symbols_of(bytes, strings, budget, &mut out)?;
         }
         if !any && let Some((bytes, strings)) = self.dynamic_symbols() {
-            self.symbols_of(bytes, strings, &mut f);
+            self.symbols_of(bytes, strings, budget, &mut out)?;
         }
+        Ok(out)
     }
 
-    fn symbols_of(&self, table: &'a [u8], strings: &'a [u8], f: &mut impl FnMut(Symbol<'a>)) {
+    fn symbols_of(
+        &self,
+        table: &'a [u8],
+        strings: &'a [u8],
+        budget: &mut Budget,
+        out: &mut Vec<Symbol<'a>>,
+    ) -> Result<(), SymbolError> {
         for entry in table.as_chunks::<24>().0 {
             let (kind, bind) = (entry[4] & 0xf, entry[4] >> 4);
             let index = u16_at(entry, 6).unwrap_or(0);
@@ -260,17 +272,18 @@ impl<'a> Elf<'a> {
             else {
                 continue;
             };
-            let Some(name) = c_str(strings, name as usize, NAME_LIMIT) else { continue };
             let mut addr = value;
             if self.kind == BinaryKind::Rel {
                 let Some(section) = self.sections.get(usize::from(index)) else { continue };
                 let Some(at) = section.offset.checked_add(value) else { continue };
                 addr = at;
             }
-            if !name.is_empty() {
-                f(Symbol { name, addr, size, bind, is_function: kind != 0 });
+            let name = budget.c_str(strings, name as usize, NAME_LIMIT)?;
+            if let Some(name) = name.filter(|n| !n.is_empty()) {
+                out.push(Symbol { name, addr, size, bind, is_function: kind != 0 });
             }
         }
+        Ok(())
     }
 
     /// Symbol and string table as the dynamic linker finds them.
@@ -307,7 +320,7 @@ fn read_segments(data: &[u8]) -> Option<Vec<Segment>> {
         return Some(Vec::new());
     }
     let mut out = Vec::new();
-    for i in 0..count {
+    for i in 0..count.min(SEGMENT_LIMIT) {
         let Some(p) = offset.checked_add(i * size).and_then(|at| data.get(at..at.checked_add(56)?))
         else {
             break;

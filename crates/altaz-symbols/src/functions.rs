@@ -5,12 +5,11 @@
 //! function (`[.plt]`) or a gap function (`[.text gap at 0x…]`), see [`FunctionKind`].
 
 use crate::SymbolError;
+use crate::bytes::Budget;
+use crate::claims::{claims, language};
 use crate::debug_lines;
-use crate::eh_frame::{FrameKind, frames};
 pub use crate::elf::{BinaryKind, Elf, ExecSegment};
-use crate::gopclntab;
 use crate::layout::{Claim, Origin, Piece, Region, lay_out, merge};
-use std::collections::HashMap;
 use std::sync::Arc;
 
 /// How a function is known.
@@ -152,7 +151,7 @@ impl Binary {
         let elf = Elf::parse(data)?;
         let segments = elf.exec_segments();
         let regions = regions(&elf, &segments);
-        let mut names = NameBudget::new(data.len());
+        let mut names = Budget::new(data.len());
         let (claims, go) = claims(&elf, &mut names)?;
         let language = language(&elf, &claims, go);
         let functions = build(&elf, &regions, claims, &mut names)?;
@@ -172,28 +171,6 @@ impl Binary {
     pub fn offset_of(&self, addr: u64) -> Option<u64> {
         let s = self.segments.iter().find(|s| addr >= s.vaddr && addr - s.vaddr < s.size)?;
         Some(s.file_offset + (addr - s.vaddr))
-    }
-}
-
-/// Bounds what names may take together: several symbols can point into one long string.
-struct NameBudget {
-    left: usize,
-    limit: usize,
-}
-
-impl NameBudget {
-    fn new(file: usize) -> Self {
-        let limit = file.saturating_mul(4).saturating_add(1 << 20);
-        Self { left: limit, limit }
-    }
-
-    fn take(&mut self, name: &str) -> Result<(), SymbolError> {
-        self.left = self.left.checked_sub(name.len()).ok_or(SymbolError::TooLarge {
-            what: "the symbol tables' names",
-            claimed: (self.limit + name.len()) as u64,
-            limit: self.limit as u64,
-        })?;
-        Ok(())
     }
 }
 
@@ -251,88 +228,11 @@ fn is_stub_section(name: &str) -> bool {
         || name == ".iplt"
 }
 
-/// Everything the tables say, and whether Go's table was among them.
-fn claims(elf: &Elf<'_>, names: &mut NameBudget) -> Result<(Vec<Claim>, bool), SymbolError> {
-    let mut out = Vec::new();
-    let mut text_start = elf.section(".text").map(|(s, _)| s.addr);
-    let mut result = Ok(());
-    elf.for_each_symbol(|symbol| {
-        // `memcpy@@GLIBC_2.14` in unstripped libraries
-        let name = symbol.name.split('@').next().unwrap_or_default();
-        if symbol.name == "runtime.text" {
-            text_start = Some(symbol.addr);
-        }
-        let label = !symbol.is_function && (symbol.bind == 0 || symbol.size == 0);
-        if name.is_empty() || name.starts_with(".L") || name.starts_with('$') || result.is_err() {
-            return;
-        }
-        result = names.take(name);
-        let size = if label { 0 } else { symbol.size };
-        out.push(Claim {
-            start: symbol.addr,
-            end: symbol.addr.checked_add(size).unwrap_or(symbol.addr),
-            name: name.to_string(),
-            rank: match (symbol.is_function, symbol.bind) {
-                (false, _) => 0,
-                (true, 0) => 1,
-                (true, 2) => 2,
-                (true, _) => 3,
-            },
-            part: false,
-            file: None,
-            line: None,
-        });
-    });
-    result?;
-    if let Some((addr, bytes)) = elf.eh_frame() {
-        let frames = frames(addr, bytes, elf.is_x86_64());
-        let code = frames.into_iter().filter(|frame| frame.kind != FrameKind::Plt);
-        out.extend(code.map(|frame| Claim {
-            start: frame.addr,
-            end: frame.addr + frame.size,
-            name: String::new(),
-            rank: 0,
-            part: frame.kind == FrameKind::Part,
-            file: None,
-            line: None,
-        }));
-    }
-    let go = go_functions(elf, text_start);
-    let is_go = !go.is_empty();
-    for function in go {
-        names.take(&function.name)?;
-        out.push(Claim {
-            start: function.addr,
-            end: function.addr.saturating_add(function.size),
-            name: function.name,
-            rank: 4,
-            part: false,
-            file: function.file,
-            line: function.line,
-        });
-    }
-    Ok((out, is_go))
-}
-
-fn go_functions(elf: &Elf<'_>, text: Option<u64>) -> Vec<gopclntab::GoFunction> {
-    let named = [".gopclntab", ".data.rel.ro.gopclntab"].iter().find_map(|n| elf.section(n));
-    let table = named.map(|(_, bytes)| bytes).or_else(|| {
-        // Without sections: the table starts on a 32-byte boundary of a loaded segment.
-        let mut loaded = elf.sections.is_empty().then(|| elf.loaded()).into_iter().flatten();
-        loaded.find_map(|(_, bytes)| {
-            let at = (0..bytes.len()).step_by(32).find(|&at| gopclntab::looks_like(&bytes[at..]));
-            at.map(|at| &bytes[at..])
-        })
-    });
-    let functions = table.and_then(|t| gopclntab::functions(t, text).ok());
-    functions.unwrap_or_default()
-}
-
 fn build(
     elf: &Elf<'_>,
     regions: &[Region<'_>],
     claims: Vec<Claim>,
-    names: &mut NameBudget,
+    names: &mut Budget,
 ) -> Result<Functions, SymbolError> {
     let x86 = elf.is_x86_64();
     let mut claims = merge(claims);
@@ -342,8 +242,7 @@ fn build(
         claim.part =
             if claim.name.is_empty() { claim.part } else { cold_stem(&claim.name).is_some() };
     }
-    let starts = claims.iter().filter(|c| c.file.is_none()).map(|c| c.start).collect();
-    let mut lines = debug_lines::at_starts(elf, &starts);
+    let mut lines = debug_lines::at_starts(elf, &claims, names)?;
     for claim in claims.iter_mut().filter(|c| c.file.is_none()) {
         if let Some((file, line)) = lines.remove(&claim.start) {
             (claim.file, claim.line) = (Some(file), Some(line));
@@ -358,7 +257,7 @@ fn build(
         for (i, piece) in pieces.iter().enumerate() {
             let offset = region.offset + (piece.start - region.start);
             let function = function_of(piece, offset, region, &claims, x86);
-            names.take(&function.name)?;
+            names.take(function.name.len())?;
             let next = pieces.get(i + 1).map_or(region.end(), |p| p.start);
             limits.push(offset + (next - piece.start));
             list.push(function);
@@ -441,30 +340,4 @@ pub(crate) fn cold_stem(name: &str) -> Option<&str> {
     let rest = &name[at + 5..];
     let numbered = rest.strip_prefix('.').is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()));
     (at > 0 && (rest.is_empty() || numbered)).then(|| &name[..at])
-}
-
-fn language(elf: &Elf<'_>, claims: &[Claim], go: bool) -> Language {
-    if go {
-        return Language::Go;
-    }
-    let comment = elf.section(".comment").map_or(&[][..], |(_, bytes)| bytes);
-    let rustc = comment.windows(6).any(|w| w == b"rustc ");
-    let mut counts: HashMap<bool, usize> = HashMap::new();
-    for claim in claims.iter().filter(|c| c.name.starts_with("_Z") || c.name.starts_with("_R")) {
-        let rust = claim.name.starts_with("_R") || is_legacy_rust(&claim.name);
-        *counts.entry(rust).or_default() += 1;
-    }
-    let (rust, cpp) = (counts.get(&true).copied(), counts.get(&false).copied());
-    match (rust.unwrap_or(0), cpp.unwrap_or(0)) {
-        (0, 0) if rustc => Language::Rust,
-        (0, 0) => Language::C,
-        (r, c) if r >= c => Language::Rust,
-        _ => Language::Cpp,
-    }
-}
-
-/// `_ZN…17h0123456789abcdefE`
-fn is_legacy_rust(name: &str) -> bool {
-    let hash = name.strip_suffix('E').and_then(|n| n.get(n.len().checked_sub(19)?..));
-    hash.is_some_and(|h| h.starts_with("17h") && h[3..].bytes().all(|b| b.is_ascii_hexdigit()))
 }

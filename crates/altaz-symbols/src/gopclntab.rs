@@ -4,7 +4,7 @@
 //! format). Layout as in Go's `runtime/symtab.go` and `debug/gosym/pclntab.go`, read again here with checked offsets.
 
 use crate::SymbolError;
-use crate::bytes::{c_str, slice, u32_at, u64_at};
+use crate::bytes::{Budget, slice, u32_at, u64_at};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -88,19 +88,16 @@ pub fn functions(data: &[u8], text: Option<u64>) -> Result<Vec<GoFunction>, Symb
     }
     let mut files = HashMap::new();
     let mut out = Vec::with_capacity(table.functions);
-    // Names may share bytes in a hostile table; honest ones are a part of it.
-    let mut name_budget = data.len();
+    let mut budget = Budget::new(data.len());
     for i in 0..table.functions {
         let (Some((addr, info)), Some((end, _))) = (table.entry(i), table.entry(i + 1)) else {
             continue;
         };
-        let Some(Description { name, file, line }) = table.describe(info, &mut files) else {
-            continue;
-        };
-        if end <= addr || name.is_empty() || name.len() > name_budget {
+        let Ok(found) = table.describe(info, &mut files, &mut budget) else { break };
+        let Some(Description { name, file, line }) = found else { continue };
+        if end <= addr || name.is_empty() {
             continue;
         }
-        name_budget -= name.len();
         out.push(GoFunction { addr, size: end - addr, name: name.to_string(), file, line });
     }
     Ok(out)
@@ -164,30 +161,45 @@ impl<'a> Table<'a> {
         &self,
         info: usize,
         files: &mut HashMap<usize, Option<Arc<str>>>,
-    ) -> Option<Description<'a>> {
+        budget: &mut Budget,
+    ) -> Result<Option<Description<'a>>, SymbolError> {
         // entry (8 or 4 bytes), then 32-bit fields: name, args, deferreturn, pcsp, pcfile, pcln, npcdata, unit, line
         let entry = if self.version == Version::Go116 { 8 } else { 4 };
         let field = |i: usize| u32_at(self.data, info.checked_add(entry + 4 * i)?);
-        let name =
-            c_str(self.data, self.names.checked_add(field(0)? as usize)?, crate::elf::NAME_LIMIT)?;
+        let name_at = field(0).and_then(|at| self.names.checked_add(at as usize));
+        let Some(name_at) = name_at else { return Ok(None) };
+        let Some(name) = budget.c_str(self.data, name_at, crate::elf::NAME_LIMIT)? else {
+            return Ok(None);
+        };
         let line = if self.version == Version::Go120 {
             field(8)
         } else {
             field(5).and_then(|at| self.first_value(at))
         };
         let line = line.filter(|&l| l > 0 && l < 1 << 30);
-        let file = field(4).zip(field(7)).and_then(|(at, unit)| {
-            let number = self.first_value(at)?;
-            let slot = 4 * (unit as usize).checked_add(number as usize)?;
-            let name_at = u32_at(self.data, self.units.checked_add(slot)?)?;
-            if name_at == u32::MAX {
-                return None;
-            }
-            let at = self.files.checked_add(name_at as usize)?;
-            let read = || c_str(self.data, at, 4096).filter(|s| !s.is_empty()).map(Arc::from);
-            files.entry(at).or_insert_with(read).clone()
-        });
-        Some(Description { name, file, line })
+        let file_at = field(4).zip(field(7)).and_then(|(at, unit)| self.file_name_at(at, unit));
+        let file = match file_at {
+            None => None,
+            Some(at) => match files.get(&at) {
+                Some(known) => known.clone(),
+                None => {
+                    let name = budget.c_str(self.data, at, 4096)?.filter(|s| !s.is_empty());
+                    files.entry(at).or_insert(name.map(Arc::from)).clone()
+                }
+            },
+        };
+        Ok(Some(Description { name, file, line }))
+    }
+
+    /// Where the name of a function's file is, by its pc-value table of files and its compilation unit.
+    fn file_name_at(&self, values: u32, unit: u32) -> Option<usize> {
+        let number = self.first_value(values)?;
+        let slot = 4 * (unit as usize).checked_add(number as usize)?;
+        let name_at = u32_at(self.data, self.units.checked_add(slot)?)?;
+        if name_at == u32::MAX {
+            return None;
+        }
+        self.files.checked_add(name_at as usize)
     }
 
     /// The value that a pc-value table holds at the function's entry: the first delta counts from -1.

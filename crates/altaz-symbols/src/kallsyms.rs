@@ -11,6 +11,9 @@ use std::ops::Range;
 /// Alignment of the kernel's random base on x86-64 (`CONFIG_PHYSICAL_ALIGN`): slides are multiples of it.
 pub const SLIDE_STEP: u64 = 2 << 20;
 
+/// The kernel image lies above this address, wherever it is placed (x86-64: `__START_KERNEL_map`).
+const KERNEL_IMAGE: u64 = 0xffff_ffff_8000_0000;
+
 /// Symbols further apart than this are not neighbours in one block of module code.
 const MODULE_GAP: u64 = 256 << 10;
 const PAGE: u64 = 4096;
@@ -266,16 +269,14 @@ pub fn vote_slide(
     block_starts: impl IntoIterator<Item = u64>,
 ) -> Option<SlideVote> {
     let mut by_low_bits: HashMap<u64, Vec<u64>> = HashMap::new();
-    for e in
-        other_boot.entries.iter().filter(|e| e.module == 0 && other_boot.text.contains(&e.start))
-    {
+    let core = other_boot.entries.iter().filter(|e| e.module == 0 && e.start >= KERNEL_IMAGE);
+    for e in core.filter(|e| other_boot.text.contains(&e.start)) {
         by_low_bits.entry(e.start % SLIDE_STEP).or_default().push(e.start);
     }
     let mut seen = std::collections::HashSet::new();
     let mut votes: HashMap<i64, usize> = HashMap::new();
     for block in block_starts {
-        // The kernel's own half of the address space, 1 GiB of which the kernel image may lie in.
-        if block < 0xffff_ffff_8000_0000 || !seen.insert(block) {
+        if block < KERNEL_IMAGE || !seen.insert(block) {
             continue;
         }
         for &symbol in by_low_bits.get(&(block % SLIDE_STEP)).map_or(&[][..], Vec::as_slice) {

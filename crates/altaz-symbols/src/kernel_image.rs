@@ -7,7 +7,7 @@ use crate::bytes::{c_str, slice, u16_at, u32_at};
 use std::io::Read;
 
 /// Kernels unpack to some 60 MB; debug builds to several times that.
-const UNPACKED_LIMIT: u64 = 1 << 30;
+const UNPACKED_LIMIT: u64 = 512 << 20;
 const WHAT: &str = "the kernel image";
 
 /// Returns the `vmlinux` ELF file in a bzImage; an uncompressed `vmlinux` comes back as it is.

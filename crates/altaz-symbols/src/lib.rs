@@ -15,6 +15,7 @@
 
 pub mod blocks;
 mod bytes;
+mod claims;
 mod debug_lines;
 pub mod eh_frame;
 pub mod elf;

@@ -227,7 +227,7 @@ impl PageIndex {
             .ok_or_else(|| damaged("a length in it is too large or an entry is invalid"))
     }
 
-    /// The content behind a good checksum. Public to the crate's fuzz tests through `from_bytes` only.
+    /// The content behind a good checksum, which a hostile file can have too.
     fn decode(body: &[u8]) -> Option<Self> {
         let mut r = Input { data: body, at: 12 };
         let mut files = Vec::new();

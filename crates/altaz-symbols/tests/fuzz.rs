@@ -166,6 +166,56 @@ fn no_decoder_panics_on_cut_or_changed_input() {
     }
 }
 
+/// An ELF header with room for `count` copies of this section header behind `body`.
+fn many_sections(body: &[u8], header: &[u64; 8], count: u16) -> Vec<u8> {
+    let mut elf = kernel::vmlinux()[..64].to_vec();
+    let at = (64 + body.len()) as u64;
+    elf[40..48].copy_from_slice(&at.to_le_bytes());
+    elf[56..58].fill(0);
+    elf[60..62].copy_from_slice(&count.to_le_bytes());
+    elf.extend_from_slice(body);
+    let header: Vec<u8> = header.iter().flat_map(|w| w.to_le_bytes()).collect();
+    (0..count).for_each(|_| elf.extend_from_slice(&header));
+    elf
+}
+
+#[test]
+fn tables_that_point_at_each_other_thousands_of_times_take_no_more_than_seconds() {
+    // Every section is a symbol table over the same megabytes, whose names all lie in one endless string.
+    let mut body = Vec::new();
+    for i in 0..100_000u32 {
+        body.extend_from_slice(&(i * 7).to_le_bytes());
+        body.extend_from_slice(&[0x12, 1, 1, 1]);
+        body.extend_from_slice(&(0xffff_ffff_8100_0000u64 + u64::from(i)).to_le_bytes());
+        body.extend_from_slice(&u64::from(u32::MAX - i).to_le_bytes().map(|b| b | 1));
+    }
+    let size = body.len() as u64;
+    let started = std::time::Instant::now();
+    for kind in [2u64, 1, 7] {
+        let header = [kind << 32, 7, 0xffff_ffff_8100_0000, 64, size, 0, 1, 24];
+        let elf = many_sections(&body, &header, 60_000);
+        fuzz_elf(&elf);
+    }
+    // Many frames, each with a common part (CIE) of its own position.
+    let frames_of_nothing =
+        [0x14u8, 0, 0, 0, 0x14, 0, 0, 0, 1, b'z', b'R', 0, 1, 0x78, 0x10, 1, 0x1b, 0, 0, 0];
+    fuzz_eh_frame(&frames_of_nothing.repeat(100_000));
+    // A Go table whose names and files all lie in one string.
+    let mut table = go::table(go::Go::V120, 0x40_1000, true);
+    table[8..16].copy_from_slice(&100_000u64.to_le_bytes());
+    table.resize(1 << 20, b'a');
+    fuzz_gopclntab(&table);
+    // Symbols that all agree in the bits that the vote looks at.
+    let mut text = String::new();
+    for i in 0..100_000u64 {
+        text.push_str(&format!("{:016x} t f{i}\n", 0x0010_0000_0000_0000 + (i << 21)));
+    }
+    fuzz_kallsyms(text.as_bytes());
+    let took = started.elapsed();
+    assert!(took < std::time::Duration::from_secs(60), "{took:?} even for an unoptimized build");
+    println!("{took:?}");
+}
+
 #[test]
 #[ignore = "runs for ALTAZ_FUZZ_SECONDS per decoder: make fuzz"]
 fn fuzz_elf_files() {

@@ -162,6 +162,10 @@ fn a_patched_page_is_named_by_what_was_left_of_it_and_a_copied_stub_is_found_any
     let stub = &original[333..400];
     let at = u64::from(number) * PAGE_SIZE as u64 + 333;
     assert!(search.find_copy(stub).contains(&(id, at)));
+    let together = search.find_copies(&[&[0x11; 40], stub, &stub[..5], &original[500..520]]);
+    assert!(together[0].is_empty() && together[2].is_empty());
+    assert_eq!(together[1], search.find_copy(stub));
+    assert!(together[3].contains(&(id, u64::from(number) * PAGE_SIZE as u64 + 500)));
     assert!(search.find_copy(&stub[..5]).is_empty(), "too short to tell");
 }
 
@@ -181,7 +185,7 @@ fn a_damaged_or_foreign_page_index_is_refused_with_the_reason() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn kallsyms_functions_never_overlap_and_are_found_where_they_are(
