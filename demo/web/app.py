@@ -11,7 +11,9 @@ def database():
     """The worker's own connection, made at its first request and again when it was lost."""
     global _connection
     if _connection is None or _connection.closed:
-        _connection = psycopg2.connect(dbname="web", user="web", host="/run/postgresql")
+        _connection = psycopg2.connect(
+            dbname="web", user="web", password="web", host="/run/postgresql"
+        )
     return _connection
 
 
