@@ -52,7 +52,7 @@ pub enum SymbolError {
     },
     /// A kernel image compressed with something that this crate does not decompress.
     #[error(
-        "the kernel image is compressed with {0}, which altaz does not decompress; use a kernel built with CONFIG_KERNEL_ZSTD or CONFIG_KERNEL_GZIP, or pass an uncompressed vmlinux"
+        "the kernel image is compressed with {0}, which altaz does not decompress; use a kernel built with CONFIG_KERNEL_ZSTD, CONFIG_KERNEL_GZIP or CONFIG_KERNEL_LZ4, or pass an uncompressed vmlinux"
     )]
     UnsupportedCompression(&'static str),
     /// A file of ours (page index) with another version.

@@ -4,6 +4,7 @@
 
 use crate::SymbolError;
 use crate::bytes::{c_str, slice, u16_at, u32_at};
+use crate::lz4;
 use std::io::Read;
 
 /// Kernels unpack to some 60 MB; debug builds to several times that.
@@ -13,7 +14,7 @@ const WHAT: &str = "the kernel image";
 /// Returns the `vmlinux` ELF file in a bzImage; an uncompressed `vmlinux` comes back as it is.
 ///
 /// # Errors
-/// When it is neither, is cut off, or is compressed with something other than zstd or gzip.
+/// When it is neither, is cut off, or is compressed with something other than zstd, gzip or LZ4.
 pub fn decompress_kernel(image: &[u8]) -> Result<Vec<u8>, SymbolError> {
     if image.starts_with(b"\x7fELF") {
         return Ok(image.to_vec());
@@ -30,7 +31,7 @@ pub fn decompress_kernel(image: &[u8]) -> Result<Vec<u8>, SymbolError> {
         [0xfd, b'7', b'z', ..] => return unsupported("xz"),
         [0x5d, 0, 0, ..] => return unsupported("lzma"),
         [b'B', b'Z', b'h', ..] => return unsupported("bzip2"),
-        [0x02, 0x21, 0x4c, 0x18, ..] => return unsupported("lz4"),
+        _ if payload.starts_with(&lz4::MAGIC) => lz4::unpack(payload, UNPACKED_LIMIT)?,
         [0x89, b'L', b'Z', b'O', ..] => return unsupported("lzo"),
         [0x7f, b'E', b'L', b'F', ..] => payload.to_vec(),
         _ => return Err(SymbolError::damaged(WHAT, "its payload has no known compression magic")),

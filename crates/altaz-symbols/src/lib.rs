@@ -25,6 +25,7 @@ pub mod gopclntab;
 pub mod kallsyms;
 pub mod kernel_image;
 mod layout;
+mod lz4;
 pub mod names;
 pub mod pages;
 mod parts;

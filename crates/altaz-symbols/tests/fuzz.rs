@@ -120,6 +120,7 @@ fn seeds() -> Seeds {
         kernel_image: vec![
             kernel::bz_image(&kernel::zstd(&kernel::vmlinux())),
             kernel::bz_image(&kernel::gzip(&kernel::vmlinux())),
+            kernel::bz_image(&kernel::lz4(&kernel::vmlinux())),
             kernel::bz_image(&kernel::vmlinux()),
             kernel::vmlinux(),
         ],

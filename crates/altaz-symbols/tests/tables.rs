@@ -49,17 +49,17 @@ fn a_go_table_that_claims_more_functions_than_it_holds_is_refused() {
 }
 
 #[test]
-fn a_kernel_is_unpacked_from_zstd_and_gzip_and_others_are_named() {
+fn a_kernel_is_unpacked_from_zstd_gzip_and_lz4_and_others_are_named() {
     let elf = kernel::vmlinux();
-    for pack in [kernel::zstd, kernel::gzip] {
+    for pack in [kernel::zstd, kernel::gzip, kernel::lz4] {
         let image = kernel::bz_image(&pack(&elf));
         assert_eq!(decompress_kernel(&image).unwrap(), elf);
         assert_eq!(kernel_version(&image), Some("6.12.0-test (somebody) #1"));
     }
     assert_eq!(decompress_kernel(&elf).unwrap(), elf, "an unpacked kernel stays as it is");
-    let lz4 = kernel::bz_image(&[0x02, 0x21, 0x4c, 0x18, 0, 0]);
-    let error = decompress_kernel(&lz4).unwrap_err();
-    assert!(error.to_string().contains("lz4"), "{error}");
+    let xz = kernel::bz_image(&[0xfd, b'7', b'z', b'X', b'Z', 0]);
+    let error = decompress_kernel(&xz).unwrap_err();
+    assert!(error.to_string().contains("xz"), "{error}");
     let mut cut = kernel::bz_image(&kernel::zstd(&elf));
     cut.truncate(cut.len() - 20);
     assert!(decompress_kernel(&cut).unwrap_err().to_string().contains("ends behind"));

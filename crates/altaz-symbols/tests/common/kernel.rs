@@ -91,6 +91,22 @@ pub fn gzip(data: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
+/// One LZ4 block of literals in the legacy frame.
+pub fn lz4(data: &[u8]) -> Vec<u8> {
+    let mut block = vec![0xf0];
+    let mut rest = data.len() - 15;
+    while rest >= 255 {
+        block.push(255);
+        rest -= 255;
+    }
+    block.push(rest as u8);
+    block.extend_from_slice(data);
+    let mut out = vec![0x02, 0x21, 0x4c, 0x18];
+    out.extend_from_slice(&(block.len() as u32).to_le_bytes());
+    out.extend_from_slice(&block);
+    out
+}
+
 /// A bzImage with this payload, four set-up sectors and a version.
 pub fn bz_image(payload: &[u8]) -> Vec<u8> {
     let mut out = vec![0u8; 5 * 512 + 0x100];
