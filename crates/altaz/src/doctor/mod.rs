@@ -8,17 +8,16 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use altaz_collect::doctor::{Check, LabParts, Machine, State, examine};
-use altaz_lab::{AgentFile, LabImage, Recipe};
+use altaz_lab::vm::KvmProof;
+use altaz_lab::{AgentFile, LabError, LabImage, NetNs, Recipe, become_unprivileged_root};
 
 use crate::cli::{Context, DoctorArgs};
 use crate::exit::{Exit, UsageError};
 use crate::output::{Format, write_all};
-use crate::process::{self, Ended, Job};
+use crate::process::{self, Job};
 
 /// Free space that building the lab and a service image takes, in bytes.
 const CACHE_NEEDED: u64 = 8 << 30;
-/// A kernel that works is at its root file system in a second or two.
-const KVM_PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) fn run(args: &DoctorArgs, cx: &Context) -> anyhow::Result<ExitCode> {
     if args.output.iter().any(|o| o.format == Format::Html) {
@@ -33,10 +32,8 @@ pub(crate) fn run(args: &DoctorArgs, cx: &Context) -> anyhow::Result<ExitCode> {
     let lab = LabImage::cached(&recipe, &cx.settings.cache_dir);
     let parts = parts(cx, lab.is_some());
     let mut report = examine(&machine, &parts);
-    if report.kvm.state == State::Unproven
-        && let (Some(lab), Some(qemu)) = (&lab, machine.find_program(&parts.qemu))
-    {
-        report.kvm = prove_kvm(&qemu, &lab.kernel(), cx);
+    if let (State::Unproven, Some(lab)) = (report.kvm.state, &lab) {
+        report.kvm = prove_kvm(lab, cx)?;
     }
     write_all(&args.output, cx.color, |format, color| {
         Ok(match format {
@@ -90,92 +87,39 @@ fn short_run(program: &Path, args: &[&str]) -> Result<String, String> {
     }
 }
 
-/// Boots the lab's kernel, a distribution's, on KVM until it looks for a root file system. It gets
-/// none, so it panics, and QEMU ends.
-fn prove_kvm(qemu: &Path, kernel: &Path, cx: &Context) -> Check {
-    let step = cx.ui.step("booting a kernel on KVM", None);
-    let args = [
-        "-M",
-        "q35",
-        "-accel",
-        "kvm",
-        "-cpu",
-        "host",
-        "-m",
-        "512M",
-        "-nodefaults",
-        "-no-user-config",
-        "-display",
-        "none",
-        "-serial",
-        "stdio",
-        "-no-reboot",
-        "-append",
-        "console=ttyS0 panic=-1",
-        "-kernel",
-    ];
-    let mut args: Vec<String> = args.iter().map(|a| (*a).to_owned()).collect();
-    args.push(kernel.display().to_string());
-    let program = qemu.to_string_lossy();
-    let job = Job { program: &program, args: &args, dir: None, timeout: KVM_PATIENCE };
-    let outcome = process::run(&job, &|| cx.interrupted().then(|| "interrupted".to_owned()));
+/// Boots the lab under KVM; what could not be tried stays unproven.
+fn prove_kvm(lab: &LabImage, cx: &Context) -> anyhow::Result<Check> {
+    let step = cx.ui.step("booting the lab under KVM", None);
+    let proof = become_unprivileged_root()
+        .and_then(|()| NetNs::new())
+        .and_then(|netns| altaz_lab::vm::prove_kvm(lab, &netns, &cx.lab_interrupt()));
     drop(step);
-    kvm_verdict(outcome)
-}
-
-fn kvm_verdict(outcome: std::io::Result<process::Finished>) -> Check {
-    let remedy = "nothing to do: the lab is emulated and does not need it";
-    let finished = match outcome {
-        Ok(finished) => finished,
-        Err(e) => return Check::unproven("kvm", format!("QEMU cannot be started: {e}"), remedy),
-    };
-    if finished.stdout.contains("Unable to mount root fs") {
-        return Check::yes("kvm", "a distribution's kernel boots on it");
-    }
-    let last = |text: &str| text.trim().lines().next_back().unwrap_or("nothing").to_owned();
-    let why = match finished.ended {
-        Ended::TimedOut => format!(
-            "/dev/kvm opens, but a distribution's kernel did not boot on it within {} s; the last \
-             line of its console: {}",
-            KVM_PATIENCE.as_secs(),
-            last(&finished.stdout)
-        ),
-        _ => format!(
-            "/dev/kvm opens, but a distribution's kernel does not boot on it; QEMU said: {}",
-            last(&finished.stderr)
-        ),
-    };
-    Check::no("kvm", why, remedy)
+    let not_needed = "nothing to do: the lab is emulated and does not need it";
+    Ok(match proof {
+        Ok(KvmProof::Boots) => Check::yes("kvm", "the lab boots on it"),
+        Ok(KvmProof::DoesNot(why)) => Check::no("kvm", why, not_needed),
+        Err(LabError::Interrupted) => return Err(LabError::Interrupted.into()),
+        Err(e) => {
+            let why = format!("/dev/kvm opens, but booting on it could not be tried: {e}");
+            Check::unproven("kvm", why, "see what the exact instrument lacks")
+        }
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::Finished;
-
-    fn finished(ended: Ended, stdout: &str, stderr: &str) -> std::io::Result<Finished> {
-        Ok(Finished { ended, stdout: stdout.into(), stderr: stderr.into() })
-    }
-
-    #[test]
-    fn kvm_is_proved_by_a_kernel_that_reaches_its_root_file_system() {
-        let console = "[    1.2] Kernel panic - not syncing: VFS: Unable to mount root fs\n";
-        let check = kvm_verdict(finished(Ended::TimedOut, console, ""));
-        assert_eq!(check.state, State::Yes);
-    }
-
-    #[test]
-    fn kvm_that_opens_and_boots_nothing_is_no_kvm() {
-        let check = kvm_verdict(finished(Ended::TimedOut, "[ 0.0] Linux version 6.12\n", ""));
-        assert_eq!(check.state, State::No);
-        assert!(check.detail.contains("Linux version 6.12"), "{}", check.detail);
-        let broken = Ended::Aborted("x".into());
-        let check = kvm_verdict(finished(broken, "", "qemu: KVM_SET_MSRS failed\n"));
-        assert!(check.detail.contains("KVM_SET_MSRS failed"), "{}", check.detail);
-    }
 
     #[test]
     fn free_space_is_that_of_the_directory_that_would_be_made() {
         assert!(free_bytes(Path::new("/tmp/not/there/yet")).is_some_and(|n| n > 0));
+    }
+
+    #[test]
+    fn a_program_that_fails_is_reported_with_its_last_line() {
+        let sh = |script: &str| short_run(Path::new("/bin/sh"), &["-c", script]);
+        assert_eq!(sh("echo out"), Ok("out\n".into()));
+        assert_eq!(sh("echo a >&2; echo b >&2; exit 1"), Err("b".into()));
+        assert_eq!(sh("exit 3"), Err("ended with status 3".into()));
     }
 }
