@@ -20,6 +20,8 @@ const TAIL_LINES: usize = 20;
 /// A tool to run, and what to say when it is missing or fails.
 pub(crate) struct Tool<'a> {
     pub(crate) program: &'a str,
+    /// What errors call it: the program, or the one that it starts.
+    pub(crate) name: &'a str,
     /// Debian package that has it.
     pub(crate) package: &'static str,
     /// What is being done ("building the lab image").
@@ -73,7 +75,7 @@ impl Tool<'_> {
         }
         Err(LabError::ToolFailed {
             what: self.what.to_owned(),
-            tool: self.program.to_owned(),
+            tool: self.name.to_owned(),
             status: format!("ended with {status}"),
             tail: tail.text(),
             hint: self.hint,
@@ -147,7 +149,14 @@ mod tests {
     use super::*;
 
     fn tool(program: &str) -> Tool<'_> {
-        Tool { program, package: "p", what: "testing", needed_to: "test", hint: "do this" }
+        Tool {
+            program,
+            name: program,
+            package: "p",
+            what: "testing",
+            needed_to: "test",
+            hint: "do this",
+        }
     }
 
     #[test]

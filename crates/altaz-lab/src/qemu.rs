@@ -54,6 +54,7 @@ impl Qemu {
         let name = program.display().to_string();
         let tool = Tool {
             program: &name,
+            name: &name,
             package: "qemu-system-x86",
             what: "asking QEMU for its version",
             needed_to: "run the lab",

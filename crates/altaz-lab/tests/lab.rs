@@ -174,8 +174,9 @@ fn the_lab_is_reached_over_its_network_only_from_altaz_s_own_namespace() {
     assert_eq!(&netns.run(ask), b"+PONG\r\n");
     let in_thread = netns.spawn_thread("asks", ask).unwrap().join().unwrap().unwrap();
     assert_eq!(&in_thread, b"+PONG\r\n");
-    let from_here = TcpStream::connect_timeout(&address.into(), Duration::from_secs(1));
-    assert!(from_here.is_err(), "the machine's own network has no way to the lab");
+    let interfaces = || std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
+    assert!(netns.run(interfaces).contains(places::TAP));
+    assert!(!interfaces().contains(places::TAP), "the machine's own network knows nothing of it");
     let second = LabVm::boot(&IMAGE, small(&netns)).err().map(|e| e.to_string());
     assert!(second.is_some_and(|e| e.contains("tap")), "one lab in one network");
 }
@@ -189,7 +190,7 @@ fn a_boot_that_fails_shows_the_end_of_the_console() {
     options.kernel_arguments = vec!["rdinit=/no/such/init".into(), "root=/dev/nowhere".into()];
     let error = LabVm::boot(&IMAGE, options).err().unwrap().to_string();
     assert!(error.contains("Kernel panic"), "{error}");
-    assert!(error.contains("nowhere"), "{error}");
+    assert!(error.contains("Unable to mount root fs"), "{error}");
 
     let mut options = small(&netns);
     options.timeout = Duration::from_millis(300);
@@ -199,7 +200,7 @@ fn a_boot_that_fails_shows_the_end_of_the_console() {
     let mut options = small(&netns);
     options.memory_mib = 40_000_000;
     let error = LabVm::boot(&IMAGE, options).err().unwrap().to_string();
-    assert!(error.contains("QEMU ended with code 1") && error.contains("memory"), "{error}");
+    assert!(error.contains("QEMU ended with code 1") && error.contains("qemu-system"), "{error}");
 }
 
 #[test]

@@ -59,8 +59,14 @@ fn run_isolated(
     tmp: &Path,
     options: &mut BuildOptions<'_>,
 ) -> Result<()> {
-    let tool =
-        Tool { program: "unshare", package: "util-linux", what, needed_to: "build images", hint };
+    let tool = Tool {
+        program: "unshare",
+        name: program,
+        package: "util-linux",
+        what,
+        needed_to: "build images",
+        hint,
+    };
     let mut all = namespaces();
     all.push(program.into());
     all.extend(args.iter().cloned());
@@ -154,7 +160,7 @@ pub(super) fn disk(dir: &Path, size: u64, options: &mut BuildOptions<'_>) -> Res
                   -d \"$1/tree\" \"$1/root.ext4\" \"$2\"; rm -rf \"$1/tree\"";
     let kib = format!("{}k", size / 1024);
     let args: Vec<OsString> = vec!["-c".into(), script.into(), "sh".into(), dir.into(), kib.into()];
-    run_isolated("sh", "making the disk", HINT, &args, dir, options)
+    run_isolated("sh", "making the disk with tar and mke2fs", HINT, &args, dir, options)
 }
 
 /// Removes a directory tree, also one whose files belong to other users of a user namespace.
@@ -162,6 +168,7 @@ pub(super) fn remove_tree(path: &Path) -> Result<()> {
     let Err(first) = fs::remove_dir_all(path) else { return Ok(()) };
     let tool = Tool {
         program: "unshare",
+        name: "rm",
         package: "util-linux",
         what: "removing an unfinished image",
         needed_to: "remove images",
