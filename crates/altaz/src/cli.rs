@@ -65,6 +65,8 @@ pub enum Verb {
     Doctor(DoctorArgs),
     /// Build and use the disposable virtual machine in which services are measured
     Lab(LabArgs),
+    /// Measure a service in several deployments and put their profiles side by side
+    Compare(CompareArgs),
     /// Print recorded profiles
     Report(ReportArgs),
 }

@@ -4,6 +4,7 @@
 //! profile or an assessment should decide.
 
 pub mod cli;
+mod compare;
 pub mod config;
 mod doctor;
 pub mod exit;
@@ -36,6 +37,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         match &cli.verb {
             Verb::Doctor(args) => doctor::run(args, &cx),
             Verb::Lab(args) => lab::run(args, &cx),
+            Verb::Compare(args) => compare::run(args, &cx),
             Verb::Report(args) => report::run(args, &cx),
         }
     });

@@ -4,7 +4,7 @@
 //! activity without depending on how the translator cut it into blocks. Covered bytes are the union
 //! of its executed blocks' bytes in a phase, so overlapping translations do not count twice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use altaz_profile::{CodeBytes, Context, Evidence, Layer, Phase, Unit, Window};
@@ -24,6 +24,9 @@ pub struct Built {
     pub code: BTreeMap<Layer, CodeBytes>,
     /// Code that ran but belongs to nobody's layer (altaz's own agent), bytes.
     pub left_out: u64,
+    /// How often functions were entered while serving: executions of blocks that begin where the
+    /// function begins.
+    pub entered: BTreeMap<(Layer, Arc<str>), u64>,
 }
 
 /// Byte ranges, united.
@@ -52,10 +55,13 @@ impl Ranges {
 
 const PHASES: [Phase; 4] = [Phase::Start, Phase::Serve, Phase::Stop, Phase::Idle];
 
+/// Index of the serve phase in [`PHASES`].
+const SERVE: usize = 1;
+
 fn phase_index(phase: Phase) -> usize {
     match phase {
         Phase::Start => 0,
-        Phase::Serve => 1,
+        Phase::Serve => SERVE,
         Phase::Stop => 2,
         Phase::Idle => 3,
     }
@@ -98,14 +104,20 @@ pub fn build(recording: &Recording, names: &mut Names<'_>) -> Built {
         .collect();
 
     let mut activity: Vec<Activity> = Vec::new();
-    let mut seen: std::collections::HashSet<(u32, Option<u16>, usize)> = Default::default();
+    let mut seen: HashSet<(u32, Option<u16>, usize)> = HashSet::new();
     let mut loose = Loose::default();
+    let mut begins: HashMap<(TargetId, u64), u64> = HashMap::new();
     for (index, (phase, window)) in profile.iter().enumerate() {
         let phase = phase_index(*phase);
         each_count(window, |block, slot, count| {
             let first = seen.insert((block, slot, phase));
             match names.of(block, slot) {
                 Named::Code(pieces) => {
+                    if phase == SERVE
+                        && let Some(first) = pieces.first()
+                    {
+                        *begins.entry((first.target, first.from)).or_default() += count;
+                    }
                     for piece in pieces {
                         let at = piece.target.0 as usize;
                         if activity.len() <= at {
@@ -148,7 +160,14 @@ pub fn build(recording: &Recording, names: &mut Names<'_>) -> Built {
             .cmp(&(b.layer, &b.binary, b.offset, &b.symbol, b.phase))
     });
     let left_out = loose.finish(&mut code);
-    Built { units, windows, code, left_out }
+    let mut entered = BTreeMap::new();
+    for ((id, from), count) in begins {
+        let target = names.target(id);
+        if target.offset == from {
+            *entered.entry((target.layer, Arc::clone(&target.symbol))).or_default() += count;
+        }
+    }
+    Built { units, windows, code, left_out, entered }
 }
 
 fn unit(
@@ -177,11 +196,15 @@ fn unit(
     }
 }
 
+/// Ranges by page and guest.
+type PageRanges = BTreeMap<(u128, u8), Ranges>;
+
 /// Code without a unit, as distinct byte ranges by layer and kind; serve phase, not seen idle.
 #[derive(Default)]
 struct Loose {
-    ranges: BTreeMap<(Option<Layer>, bool), BTreeMap<(u128, u8), Ranges>>,
-    idle: std::collections::HashSet<(u128, u64)>,
+    /// By (layer, generated at run time), then by (page, guest).
+    ranges: BTreeMap<(Option<Layer>, bool), PageRanges>,
+    idle: HashSet<(u128, u64)>,
 }
 
 impl Loose {

@@ -29,6 +29,9 @@ pub const VDSO: &str = "linux-vdso.so.1";
 /// Name of the core kernel as a binary.
 pub const KERNEL: &str = "kernel";
 
+/// Reads a file of an image.
+pub type ReadFile<'a> = Box<dyn Fn(&ImageFile) -> io::Result<Vec<u8>> + 'a>;
+
 /// An image whose files can be recognised.
 pub struct CodeImage<'a> {
     /// Which image.
@@ -36,7 +39,7 @@ pub struct CodeImage<'a> {
     /// Its executable pages.
     pub index: &'a PageIndex,
     /// Reads a file of it.
-    pub read: Box<dyn Fn(&ImageFile) -> io::Result<Vec<u8>> + 'a>,
+    pub read: ReadFile<'a>,
 }
 
 /// Finds a kernel function's source file.
@@ -287,6 +290,16 @@ impl<'a> Names<'a> {
         if missing.is_empty() {
             return;
         }
+        let missing_set: HashSet<(PageHash, Machine)> = missing.iter().copied().collect();
+        let loose: Vec<(u32, &[u8])> = used
+            .iter()
+            .map(|id| (*id, &self.blocks[*id as usize]))
+            .filter(|(_, b)| b.page != 0 && missing_set.contains(&(b.page, machine(b))))
+            .map(|(id, b)| {
+                let end = (b.page_offset() + b.size as usize).min(PAGE);
+                (id, &recording.pages[&b.page][b.page_offset()..end])
+            })
+            .collect();
         let mut found = Vec::new();
         let mut copies = HashMap::new();
         for (image, code) in self.sources.images.iter().enumerate() {
@@ -309,14 +322,9 @@ impl<'a> Names<'a> {
                     found.push((preferred, *key, (file, u64::from(best.page.page) * PAGE as u64)));
                 }
             }
-            for id in used {
-                let block = &self.blocks[*id as usize];
-                if block.page == 0 || !missing.contains(&(block.page, machine(block))) {
-                    continue;
-                }
-                let page = &recording.pages[&block.page];
-                let end = (block.page_offset() + block.size as usize).min(PAGE);
-                let places = search.find_copy(&page[block.page_offset()..end]);
+            let places =
+                search.find_copies(&loose.iter().map(|(_, bytes)| *bytes).collect::<Vec<_>>());
+            for ((id, _), places) in loose.iter().zip(places) {
                 if let [(file, offset)] = places.as_slice() {
                     copies.insert(*id, (FileKey { image, file: file.0 }, *offset));
                 }

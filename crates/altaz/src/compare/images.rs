@@ -45,11 +45,6 @@ impl ImageCode {
         Ok(Self { index, tar })
     }
 
-    /// Reads a file of the image by its path.
-    pub fn read(&self, path: &str) -> Result<Vec<u8>> {
-        Ok(self.tar.read(path)?)
-    }
-
     /// The image as naming wants it.
     pub fn as_source(&self, origin: Origin) -> CodeImage<'_> {
         let read = move |file: &ImageFile| self.tar.read(&file.path).map_err(io::Error::other);

@@ -1,5 +1,6 @@
 //! One recording of one deployment: a fresh lab from boot to power-off.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,19 +9,20 @@ use std::time::{Duration, Instant};
 use altaz_collect::exact::build::{self, Built};
 use altaz_collect::exact::naming::{CodeImage, KernelCode, Names, RoleRule, Sources};
 use altaz_collect::exact::recording::{Purpose, Recording};
+use altaz_deploy::boundary::Counts;
 use altaz_deploy::{Deployment, Description, ServiceSpec};
 use altaz_lab::protocol::RequestBody;
 use altaz_profile::rules::{LayerRules, Origin};
 use altaz_profile::{
-    BlindSpot, Boundary, Calibration, Host, Instrument, InstrumentKind, Layer, LoadSummary,
-    Manifest, Phase, Profile, SCHEMA,
+    BlindSpot, Boundary, BoundaryEntry, Calibration, Host, Instrument, InstrumentKind, Layer,
+    LoadSummary, Manifest, Phase, Profile, SCHEMA,
 };
 use altaz_symbols::Kallsyms;
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
 
 use super::images;
-use super::session::{Parts, Session};
+use super::session::{self, Parts, Session};
 use crate::load::{LoadReport, NotReady, ReadyCheck, ServiceLoad, wait_ready};
 use crate::ui::Ui;
 
@@ -30,6 +32,8 @@ const CALIBRATION_CALLS: u64 = 1000;
 const SETTLE: Duration = Duration::from_secs(3);
 /// Length of the idle baseline.
 const IDLE: Duration = Duration::from_secs(10);
+/// Requests before the serve phase, at most.
+const WARM_UP_REQUESTS: u64 = 10;
 /// Requests of the boundary run, at most.
 const BOUNDARY_REQUESTS: u64 = 100;
 /// How long the agent may take to start a deployment's processes.
@@ -62,7 +66,7 @@ struct Observed {
     api_version: u32,
     load: LoadReport,
     ready: Duration,
-    boundaries: Vec<Boundary>,
+    crossings: Counts,
     notes: Vec<String>,
     kallsyms: Vec<u8>,
     guest_kallsyms: Option<Vec<u8>>,
@@ -95,10 +99,10 @@ impl Measurement<'_> {
         step.done(&format!("{:.1} s", session.vm.boot_time().as_secs_f64()));
 
         self.baseline(&mut session)?;
-        let ready = self.start(&mut session)?;
+        let (ready, notes) = self.start(&mut session)?;
+        self.warm_up(&mut session)?;
         let load = self.serve(&mut session)?;
-        let boundaries = self.boundaries(&mut session)?;
-        let notes = self.status(&session)?.notes;
+        let crossings = self.boundaries(&mut session)?;
         self.stop(&mut session)?;
 
         let kallsyms = session.vm.kallsyms()?;
@@ -116,7 +120,7 @@ impl Measurement<'_> {
             api_version,
             load,
             ready,
-            boundaries,
+            crossings,
             notes,
             kallsyms,
             guest_kallsyms,
@@ -134,12 +138,21 @@ impl Measurement<'_> {
         session.close(Purpose::Aside)?;
         session.vm.calibrate(CALIBRATION_CALLS)?;
         session.close(Purpose::Calibration)?;
-        session.windows(Phase::Idle, IDLE)?;
+        // Half of the idle windows hold an empty request to the agent, so that the code of altaz's
+        // own channel is part of the baseline.
+        let (n, mut silent) = (IDLE.as_millis() / session::WINDOW.as_millis(), false);
+        for _ in 0..n {
+            silent = !silent;
+            if !silent {
+                session.vm.calibrate(0)?;
+            }
+            session.window(Phase::Idle)?;
+        }
         step.done("");
         Ok(())
     }
 
-    fn start(&self, session: &mut Session<'_>) -> Result<Duration> {
+    fn start(&self, session: &mut Session<'_>) -> Result<(Duration, Vec<String>)> {
         let name = self.deployment.name();
         let step = self.ui.step(&format!("starting the service in {name}"), None);
         let check = ReadyCheck::of(self.spec, SERVICE);
@@ -153,7 +166,14 @@ impl Measurement<'_> {
         let started = session.windows_during(Phase::Start, move |vm| {
             vm.call(&format!("start the service in {name}"), body, &[], Some(DEPLOY_TIMEOUT))
         })?;
-        started?;
+        let (started, _) = started?;
+        if let Some(unavailable) = started.get("unavailable") {
+            let unavailable: altaz_deploy::Unavailable =
+                serde_json::from_value(unavailable.clone())
+                    .context("reading why the deployment is not available")?;
+            return Err(unavailable.into());
+        }
+        let notes = notes_of(&started);
         let netns = self.parts.netns.clone();
         let waiting = move || {
             netns.enter()?;
@@ -187,14 +207,36 @@ impl Measurement<'_> {
             }
         }
         let ready = begin.elapsed();
-        step.done(&format!("ready after {:.1} s", ready.as_secs_f64()));
-        Ok(ready)
+        step.done("ready");
+        Ok((ready, notes))
     }
 
-    /// Runs load from outside while windows are taken.
+    /// A few requests, which belong to the start: what a service does once, at its first request, is
+    /// not what it does for each.
+    fn warm_up(&self, session: &mut Session<'_>) -> Result<()> {
+        let step = self.ui.step("first requests", None);
+        self.load(session, Phase::Start, WARM_UP_REQUESTS.min(self.requests), &|_| ())?;
+        step.done("");
+        Ok(())
+    }
+
     fn serve(&self, session: &mut Session<'_>) -> Result<LoadReport> {
-        let load = ServiceLoad::new(self.spec, SERVICE, self.requests, self.rate);
         let step = self.ui.step("serving", Some(self.requests));
+        let report =
+            self.load(session, Phase::Serve, self.requests, &|requests| step.set(requests))?;
+        step.done(&format!("{} requests, {} failed", report.sent, report.error_count()));
+        Ok(report)
+    }
+
+    /// Runs load from outside while windows are taken; `progress` gets the finished requests.
+    fn load(
+        &self,
+        session: &mut Session<'_>,
+        phase: Phase,
+        requests: u64,
+        progress: &dyn Fn(u64),
+    ) -> Result<LoadReport> {
+        let load = ServiceLoad::new(self.spec, SERVICE, requests, self.rate);
         session.close(Purpose::Aside)?;
         let (done, errors) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let died = Arc::new(std::sync::Mutex::new(None::<String>));
@@ -205,8 +247,8 @@ impl Measurement<'_> {
                 .name("altaz-load".into())
                 .spawn_scoped(scope, thread)
                 .context("starting a thread")?;
-            session.windows_while(Phase::Serve, thread, |session| {
-                step.set(done.load(Ordering::Relaxed));
+            session.windows_while(phase, thread, |session| {
+                progress(done.load(Ordering::Relaxed));
                 // Only asked when requests fail: asking runs code in the lab.
                 let failed = errors.load(Ordering::Relaxed);
                 if failed > asked_at {
@@ -229,7 +271,6 @@ impl Measurement<'_> {
         if report.asked > 0 && report.error_count() >= report.sent.max(1) {
             bail!("every request failed: {}", report.error_summary().unwrap_or_default());
         }
-        step.done(&format!("{} requests, {} failed", report.sent, report.error_count()));
         Ok(report)
     }
 
@@ -257,7 +298,7 @@ impl Measurement<'_> {
     }
 
     /// Some more load with the lab kernel's counters armed. Not part of the profile.
-    fn boundaries(&self, session: &mut Session<'_>) -> Result<Vec<Boundary>> {
+    fn boundaries(&self, session: &mut Session<'_>) -> Result<Counts> {
         let step = self.ui.step("counting boundary crossings", None);
         session.vm.call(
             "count boundary crossings",
@@ -282,16 +323,12 @@ impl Measurement<'_> {
             Some(DEPLOY_TIMEOUT),
         )?;
         session.close(Purpose::Aside)?;
-        let boundaries: Vec<Boundary> =
+        let counts: Counts =
             serde_json::from_value(value).context("reading the lab's boundary counts")?;
-        step.done(
-            &boundaries
-                .iter()
-                .map(|b| format!("{} {}", b.exercised.unwrap_or(0), b.name))
-                .collect::<Vec<_>>()
-                .join(", "),
-        );
-        Ok(boundaries)
+        let words =
+            counts.boundaries.iter().map(|(name, entries)| format!("{} {name}", entries.len()));
+        step.done(&words.collect::<Vec<_>>().join(", "));
+        Ok(counts)
     }
 
     fn stop(&self, session: &mut Session<'_>) -> Result<()> {
@@ -389,7 +426,7 @@ impl Measurement<'_> {
         calibration: Calibration,
         recorded_at: String,
     ) -> Profile {
-        let Built { units, windows, code, left_out } = built;
+        let Built { units, windows, code, left_out, entered } = built;
         let mut layers = description.layers.clone();
         for layer in &mut layers {
             layer.code = Some(code.get(&layer.name).copied().unwrap_or_default());
@@ -399,6 +436,12 @@ impl Measurement<'_> {
         let report = &observed.load;
         let mut notes = description.notes.clone();
         notes.extend(observed.notes);
+        if observed.crossings.dropped > 0 {
+            notes.push(format!(
+                "{} boundary crossings could not be told apart by the lab's kernel; widths are lower bounds",
+                observed.crossings.dropped
+            ));
+        }
         Profile {
             manifest: Manifest {
                 schema: SCHEMA.into(),
@@ -412,7 +455,7 @@ impl Measurement<'_> {
                         "QEMU TCG, plugin API {}, {} vCPUs, windows of {} ms",
                         observed.api_version,
                         observed.hello.cpus,
-                        super::session::WINDOW.as_millis()
+                        session::WINDOW.as_millis()
                     ),
                 },
                 host: Host {
@@ -423,7 +466,7 @@ impl Measurement<'_> {
                 },
                 image_id: self.parts.service.image_id().into(),
                 layers,
-                boundaries: observed.boundaries,
+                boundaries: boundaries(description, &observed.crossings, &entered),
                 windows,
                 load: Some(LoadSummary {
                     description: report.description.clone(),
@@ -452,7 +495,7 @@ fn role_rule(binary: &altaz_deploy::SplitBinary) -> RoleRule {
 }
 
 fn sizes_of_the_unnamed(
-    code: &std::collections::BTreeMap<Layer, altaz_profile::CodeBytes>,
+    code: &BTreeMap<Layer, altaz_profile::CodeBytes>,
     left_out: u64,
 ) -> Vec<BlindSpot> {
     let spot = |layer, kind: &str, what: &str, bytes| BlindSpot {
@@ -484,20 +527,52 @@ fn sizes_of_the_unnamed(
 struct Status {
     exited: Option<String>,
     log: String,
-    notes: Vec<String>,
 }
 
 impl Status {
     fn from(value: &Value) -> Self {
         let text = |key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
-        Self {
-            exited: text("exited"),
-            log: text("log").unwrap_or_default(),
-            notes: value
-                .get("notes")
-                .cloned()
-                .and_then(|n| serde_json::from_value(n).ok())
-                .unwrap_or_default(),
-        }
+        Self { exited: text("exited"), log: text("log").unwrap_or_default() }
     }
+}
+
+/// What the deployment has to say about how it started.
+fn notes_of(value: &Value) -> Vec<String> {
+    value.get("notes").cloned().and_then(|n| serde_json::from_value(n).ok()).unwrap_or_default()
+}
+
+/// Name of the system call that a function of a kernel serves.
+fn system_call(layer: Layer, symbol: &str) -> Option<&str> {
+    /// Package of the sentry whose exported functions each serve one system call.
+    const SENTRY: &str = "gvisor.dev/gvisor/pkg/sentry/syscalls/linux.";
+    match layer {
+        Layer::SandboxKernel => symbol
+            .strip_prefix(SENTRY)
+            .filter(|n| n.starts_with(char::is_uppercase) && n.chars().all(char::is_alphanumeric)),
+        _ => altaz_symbols::syscall_name(symbol),
+    }
+}
+
+/// The deployment's boundaries with what crossed them: counted by the lab's kernel where it sees
+/// them, else by the instrument, which saw the functions that serve each system call.
+fn boundaries(
+    description: &Description,
+    crossings: &Counts,
+    entered: &BTreeMap<(Layer, Arc<str>), u64>,
+) -> Vec<Boundary> {
+    let mut boundaries = description.boundaries.clone();
+    crossings.fill(&mut boundaries);
+    for b in boundaries.iter_mut().filter(|b| b.name == "syscall" && b.exercised.is_none()) {
+        let mut entries: Vec<BoundaryEntry> = entered
+            .iter()
+            .filter(|((layer, _), _)| *layer == b.to)
+            .filter_map(|((layer, symbol), count)| {
+                Some(BoundaryEntry { name: system_call(*layer, symbol)?.to_owned(), count: *count })
+            })
+            .collect();
+        entries.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.name.cmp(&b.name)));
+        b.exercised = Some(entries.len() as u32);
+        b.entries = entries;
+    }
+    boundaries
 }

@@ -99,10 +99,9 @@ impl<'a> Session<'a> {
         self.close(purpose)
     }
 
-    /// Takes windows for this long.
-    pub fn windows(&mut self, phase: Phase, time: Duration) -> Result<()> {
-        let n = time.as_millis().div_ceil(WINDOW.as_millis());
-        (0..n).try_for_each(|_| self.tick(Purpose::Phase(phase)))
+    /// Takes one whole window.
+    pub fn window(&mut self, phase: Phase) -> Result<()> {
+        self.tick(Purpose::Phase(phase))
     }
 
     /// Takes windows until the thread has ended; `look` is called after each.
