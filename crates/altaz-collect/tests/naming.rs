@@ -187,15 +187,21 @@ fn a_patched_page_is_still_the_files_and_unknown_code_is_counted_not_dropped() {
         (hash_page(&patched), patched.as_slice().into()),
         (hash_page(&noise), noise.as_slice().into()),
     ];
-    let blocks = vec![user(hash_page(&patched), f.offset, 12), user(hash_page(&noise), 0x100, 33)];
+    let other = program.functions()[1];
+    let blocks = vec![
+        user(hash_page(&patched), f.offset, 12),
+        user(hash_page(&noise), 0x100, 33),
+        // Files in use are the ones that are searched for patched pages.
+        program.block(other.offset, 4),
+    ];
     let recording = recording(blocks, pages, |phase, _| match phase {
-        Phase::Serve => vec![Count { block: 0, count: 1 }, Count { block: 1, count: 1 }],
+        Phase::Serve => (0..3).map(|block| Count { block, count: 1 }).collect(),
         _ => vec![],
     });
     let built = build::build(&recording, &mut names(&recording, &program, vec![]));
     assert_eq!(serve(&built.units, &f.name).len(), 1);
     let code = built.code[&Layer::App];
-    assert_eq!((code.named, code.unnamed), (12, 33));
+    assert_eq!((code.named, code.unnamed), (16, 33));
 }
 
 #[test]
