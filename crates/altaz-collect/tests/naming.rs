@@ -1,6 +1,8 @@
 //! Blocks as a plugin would send them become units of the right function, layer and size. The image
 //! is this test's own program.
 
+#![allow(clippy::unwrap_used, reason = "a failing test may panic")]
+
 use std::sync::Arc;
 
 use altaz_collect::exact::build;
