@@ -216,11 +216,13 @@ fn kernels_are_named_by_address_apart_for_the_guest_and_net_of_the_idle_machine(
         kernel(0xffff_ffff_c000_0000, 8, 0),
         // Runs out of one function into the next.
         kernel(0xffff_ffff_8100_0178, 16, 0),
+        // A seccomp filter, translated by the kernel.
+        kernel(0xffff_ffff_c123_0000, 20, 0),
     ];
     let recording = recording(blocks, vec![], |phase, window| {
         let mut counts = vec![Count { block: 2, count: 50 + window as u64 % 3 }];
         if phase == Phase::Serve {
-            counts.extend([0, 1, 3].map(|block| Count { block, count: 4 }));
+            counts.extend([0, 1, 3, 4].map(|block| Count { block, count: 4 }));
         }
         counts
     });
@@ -231,6 +233,7 @@ fn kernels_are_named_by_address_apart_for_the_guest_and_net_of_the_idle_machine(
     assert_eq!(sends[1].file.as_deref(), Some("net/ipv4/tcp.c"));
     assert_eq!((sends[1].offset, sends[1].covered), (0x100, Some(16 + 8)));
     assert_eq!(serve(&built.units, "__x64_sys_getppid")[0].covered, Some(8));
+    assert_eq!(built.code[&Layer::HostKernel].jit, 20);
     let tun = serve(&built.units, "tun_get_user")[0];
     assert_eq!((&*tun.binary, tun.context), ("[tun]", Context::Background));
 }

@@ -498,7 +498,14 @@ impl<'a> Names<'a> {
             let code =
                 if guest { self.sources.guest_kernel.as_ref() } else { Some(&self.sources.kernel) };
             let Some(code) = code else { break };
-            let Some(found) = code.kallsyms.lookup(at) else { break };
+            let Some(found) = code.kallsyms.lookup(at) else {
+                // Outside the kernel's own text and every module's: made at run time. Filters of
+                // seccomp and sockets have no symbols even where BPF programs have.
+                if pieces.is_empty() && !code.kallsyms.text_range().contains(&at) {
+                    return Verdict::Jit(layer);
+                }
+                break;
+            };
             if found.jit {
                 return Verdict::Jit(layer);
             }
