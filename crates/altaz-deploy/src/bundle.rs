@@ -105,3 +105,49 @@ pub fn write(
         .map_err(DeployError::system(format!("write {}", file.display())))?;
     Ok(dir)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(user: &User) -> Value {
+        let text = "name = \"web\"\n[image]\nsuite = \"trixie\"\n[service]\ncommand = [\"/serve\"]\n\
+                    port = 80\n[service.env]\nMODE = \"x\"\n[load]\nrequests = 1\n\
+                    http = { path = \"/\", rate = 1 }\n";
+        let spec = ServiceSpec::parse(text, Path::new("web.toml")).unwrap();
+        config(&spec, user, Path::new("/run/rootfs"), Path::new("/run/netns/svc"))
+    }
+
+    fn root() -> User {
+        User { uid: 0, gid: 0, groups: vec![0], home: "/root".into() }
+    }
+
+    #[test]
+    fn a_container_has_its_own_namespaces_and_joins_the_prepared_network() {
+        let config = of(&root());
+        let namespaces = config["linux"]["namespaces"].as_array().unwrap();
+        let kinds: Vec<_> = namespaces.iter().map(|n| n["type"].as_str().unwrap()).collect();
+        assert_eq!(kinds, ["pid", "ipc", "uts", "mount", "cgroup", "network"]);
+        assert_eq!(namespaces[5]["path"], "/run/netns/svc");
+    }
+
+    #[test]
+    fn the_service_gets_its_environment_and_a_search_path() {
+        let config = of(&root());
+        let env = config["process"]["env"].as_array().unwrap();
+        assert!(env.contains(&json!("MODE=x")) && env.contains(&json!("HOME=/root")), "{env:?}");
+        assert!(env.iter().any(|e| e.as_str().unwrap().starts_with("PATH=")));
+    }
+
+    #[test]
+    fn a_user_other_than_root_starts_without_capabilities() {
+        let user = User { uid: 104, gid: 106, groups: vec![106, 105], home: "/".into() };
+        let capabilities = &of(&user)["process"]["capabilities"];
+        assert_eq!(capabilities["effective"], json!([]));
+        assert_eq!(capabilities["bounding"].as_array().unwrap().len(), 14);
+        assert_eq!(
+            of(&root())["process"]["capabilities"]["effective"].as_array().unwrap().len(),
+            14
+        );
+    }
+}

@@ -1,4 +1,5 @@
 //! A user's spec and what is said about its mistakes.
+#![allow(clippy::unwrap_used, reason = "test code, helpers included")]
 
 use std::path::Path;
 
