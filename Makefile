@@ -7,7 +7,7 @@ RELEASE := target/release
 FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build agent demo test lint bench fuzz clean
+.PHONY: help setup build agent demo docs test lint bench fuzz clean
 
 help: ## this list
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -29,7 +29,7 @@ agent: setup
 		cp target/$(STATIC_TARGET)/release/altaz-agent $(RELEASE)/altaz-agent
 
 demo: build ## measure demo/web.toml in every deployment; results in target/demo
-	$(RELEASE)/altaz compare demo/web.toml --dir target/demo
+	$(RELEASE)/altaz compare demo/web.toml --dir target/demo -o text -o text=target/demo/compare.txt
 
 test: build ## format, lints, then the three tiers of tests
 	@scripts/test.sh
@@ -39,6 +39,9 @@ lint: setup ## format and lints only
 
 bench: build ## time what is promised in SPECIFICATION.md
 	@scripts/bench.sh
+
+docs: ## take the table of the last make demo into the docs
+	@scripts/docs.sh
 
 fuzz: setup ## feed damaged input to every decoder, FUZZ_SECONDS each (60)
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) scripts/fuzz.sh
