@@ -115,6 +115,13 @@ pub fn all_syscalls() -> u32 {
     Sysno::iter().count() as u32
 }
 
+/// The system call that an implementation in another language is named after: `EpollWait` is
+/// `epoll_wait`, `Readv` is `readv`; `None` when there is none of that name.
+pub fn named_after(function: &str) -> Option<&'static str> {
+    let plain = function.to_lowercase();
+    Sysno::iter().map(|s| s.name()).find(|name| name.replace('_', "") == plain)
+}
+
 /// System calls of x86-64 that the default profile lets through, for at least some arguments.
 pub fn permitted_syscalls() -> u32 {
     let x86_64 = |name: &&str| name.parse::<Sysno>().is_ok();
@@ -132,6 +139,13 @@ pub fn syscall_name(number: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sentrys_function_is_named_after_its_system_call_or_helps_others() {
+        assert_eq!(named_after("EpollWait"), Some("epoll_wait"));
+        assert_eq!(named_after("RtSigaction"), Some("rt_sigaction"));
+        assert_eq!(named_after("HandleIOError"), None);
+    }
 
     #[test]
     fn the_default_profile_lets_a_database_work_and_refuses_new_namespaces() {

@@ -10,7 +10,7 @@ use altaz_collect::exact::build::{self, Built};
 use altaz_collect::exact::naming::{CodeImage, KernelCode, Names, RoleRule, Sources};
 use altaz_collect::exact::recording::{Purpose, Recording};
 use altaz_deploy::boundary::Counts;
-use altaz_deploy::{Deployment, Description, ServiceSpec};
+use altaz_deploy::{Deployment, Description, ServiceSpec, seccomp};
 use altaz_lab::protocol::RequestBody;
 use altaz_profile::rules::{LayerRules, Origin};
 use altaz_profile::{
@@ -543,12 +543,10 @@ fn notes_of(value: &Value) -> Vec<String> {
 
 /// Name of the system call that a function of a kernel serves.
 fn system_call(layer: Layer, symbol: &str) -> Option<&str> {
-    /// Package of the sentry whose exported functions each serve one system call.
+    /// Package of the sentry in which a function named after it serves each system call.
     const SENTRY: &str = "gvisor.dev/gvisor/pkg/sentry/syscalls/linux.";
     match layer {
-        Layer::SandboxKernel => symbol
-            .strip_prefix(SENTRY)
-            .filter(|n| n.starts_with(char::is_uppercase) && n.chars().all(char::is_alphanumeric)),
+        Layer::SandboxKernel => symbol.strip_prefix(SENTRY).and_then(seccomp::named_after),
         _ => altaz_symbols::syscall_name(symbol),
     }
 }
