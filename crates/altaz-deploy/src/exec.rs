@@ -373,11 +373,12 @@ fn tail_of_file(file: &mut File) -> String {
     if read.is_err() {
         return String::new();
     }
-    let text = String::from_utf8_lossy(&bytes);
+    // A guest's console ends its lines as a terminal does.
+    let text = String::from_utf8_lossy(&bytes).replace('\r', "");
     // A tail that was cut begins in the middle of a line.
     match text.split_once('\n') {
         Some((_, rest)) if bytes.len() as u64 == TAIL => rest.to_owned(),
-        _ => text.into_owned(),
+        _ => text,
     }
 }
 
