@@ -4,6 +4,7 @@ use std::env;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use nix::fcntl::{Flock, FlockArg};
 use sha2::{Digest, Sha256};
@@ -15,6 +16,8 @@ use crate::interrupt::Interrupt;
 
 /// Start of the names of directories under construction.
 const UNFINISHED: &str = "unfinished-";
+/// How long a service image is kept that nobody uses.
+const UNUSED: Duration = Duration::from_secs(14 * 24 * 3600);
 
 /// Where images are cached: `$XDG_CACHE_HOME/altaz`, or `~/.cache/altaz`.
 pub fn cache_dir() -> PathBuf {
@@ -92,6 +95,7 @@ impl Cache {
     ) -> Result<PathBuf> {
         let complete = self.base.join(name);
         if complete.is_dir() {
+            mark_used(&complete);
             return Ok(complete);
         }
         fs::create_dir_all(&self.base).map_err(LabError::file("create", &self.base))?;
@@ -100,6 +104,7 @@ impl Cache {
             return Ok(complete); // another altaz built it while this one waited
         }
         self.remove_unfinished()?;
+        self.remove_unused(UNUSED)?;
         let work = self.base.join(format!("{UNFINISHED}{}-{name}", std::process::id()));
         fs::create_dir(&work).map_err(LabError::file("create", &work))?;
         let outcome = build(&work, options).and_then(|()| {
@@ -112,6 +117,19 @@ impl Cache {
         outcome.map(|()| complete)
     }
 
+    /// Removes service images that nobody used for a long time: every change of a spec makes one.
+    fn remove_unused(&self, limit: Duration) -> Result<()> {
+        for entry in fs::read_dir(&self.base).map_err(LabError::file("list", &self.base))? {
+            let entry = entry.map_err(LabError::file("list", &self.base))?;
+            let used = fs::metadata(entry.path().join("image.json")).and_then(|m| m.modified());
+            let old = used.is_ok_and(|used| used.elapsed().is_ok_and(|age| age > limit));
+            if old && entry.file_name().to_string_lossy().starts_with("service-") {
+                remove_tree(&entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
     /// Under the lock nobody builds, so that everything unfinished is a dead builder's.
     fn remove_unfinished(&self) -> Result<()> {
         for entry in fs::read_dir(&self.base).map_err(LabError::file("list", &self.base))? {
@@ -121,6 +139,13 @@ impl Cache {
             }
         }
         Ok(())
+    }
+}
+
+/// Notes that an image is in use. In a cache that cannot be written nothing is removed either.
+fn mark_used(dir: &Path) {
+    if let Ok(file) = File::options().append(true).open(dir.join("image.json")) {
+        let _ = file.set_modified(SystemTime::now());
     }
 }
 
@@ -147,7 +172,7 @@ fn lock(
                     progress.step("waiting for another altaz that builds an image");
                     told = true;
                 }
-                std::thread::sleep(std::time::Duration::from_millis(200));
+                std::thread::sleep(Duration::from_millis(200));
                 file = back;
             }
             Err((_, e)) => return Err(LabError::file("lock", &path)(io::Error::from(e))),
@@ -196,6 +221,29 @@ mod tests {
         let again = cache.ensure("x", &mut options, |_, _| panic!("it is there"));
         again.unwrap();
         assert_eq!(remove_all(base.path()).unwrap(), 1);
+    }
+
+    #[test]
+    fn only_service_images_that_nobody_used_for_long_are_removed() {
+        let base = tempfile::tempdir().unwrap();
+        let month = SystemTime::now() - Duration::from_secs(30 * 24 * 3600);
+        for (name, used) in [
+            ("service-old", month),
+            ("service-new", SystemTime::now()),
+            ("service-again", month),
+            ("lab-old", month),
+        ] {
+            let dir = base.path().join(name);
+            fs::create_dir(&dir).unwrap();
+            File::create(dir.join("image.json")).unwrap().set_modified(used).unwrap();
+        }
+        let cache = Cache::new(base.path());
+        let mut options = options(base.path());
+        cache.ensure("service-again", &mut options, |_, _| panic!("it is there")).unwrap();
+        cache.ensure("built", &mut options, |_, _| Ok(())).unwrap();
+        let there = |name| base.path().join(name).exists();
+        assert!(!there("service-old") && there("service-new"));
+        assert!(there("service-again") && there("lab-old"));
     }
 
     #[test]
