@@ -83,3 +83,25 @@ pub fn altaz(args: &[&str]) -> Ran {
 pub fn altaz_in(dir: &Path, args: &[&str]) -> Ran {
     command(altaz_program()).args(args).current_dir(dir).output().unwrap().into()
 }
+
+/// Children of a process, whichever of its threads started them.
+pub fn children(pid: u32) -> Vec<u32> {
+    let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    tasks
+        .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("children")).ok())
+        .flat_map(|list| list.split_whitespace().filter_map(|p| p.parse().ok()).collect::<Vec<_>>())
+        .collect()
+}
+
+/// Waits until none of these processes is there any more.
+///
+/// # Panics
+/// When one still is after ten seconds.
+pub fn wait_gone(pids: &[u32]) {
+    let begin = std::time::Instant::now();
+    let there = |pid: &&u32| Path::new(&format!("/proc/{pid}")).exists();
+    while let Some(pid) = pids.iter().find(there) {
+        assert!(begin.elapsed().as_secs() < 10, "process {pid} is still there");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+}

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use altaz_e2e::{Ran, altaz_in, altaz_program, command};
+use altaz_e2e::{Ran, altaz_in, altaz_program, children, command, wait_gone};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -65,16 +65,5 @@ fn ctrl_c_ends_a_running_command_and_leaves_no_machine_behind() {
     let ran: Ran = child.wait_with_output().unwrap().into();
     ran.expect(130, &["altaz: ", "interrupted"]);
     assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
-    for pid in machines {
-        assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists(), "{pid} is still there");
-    }
-}
-
-/// Children of a process, whichever of its threads started them.
-fn children(pid: u32) -> Vec<u32> {
-    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-    tasks
-        .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("children")).ok())
-        .flat_map(|list| list.split_whitespace().filter_map(|p| p.parse().ok()).collect::<Vec<_>>())
-        .collect()
+    wait_gone(&machines);
 }
