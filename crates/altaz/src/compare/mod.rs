@@ -224,7 +224,9 @@ fn service_image(image: &Image, cx: &Context) -> Result<ServiceImage> {
 
 /// An OCI image's own environment, where the spec does not say otherwise.
 fn take_image_settings(spec: &mut ServiceSpec, config: &altaz_lab::image::OciConfig) {
-    let _ = (spec, config);
+    for (name, value) in config.env.iter().filter_map(|e| e.split_once('=')) {
+        spec.service.env.entry(name.to_owned()).or_insert_with(|| value.to_owned());
+    }
 }
 
 fn profile_path(dir: &Path, deployment: &str, run: u32) -> PathBuf {
