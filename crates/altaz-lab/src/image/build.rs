@@ -92,12 +92,15 @@ pub(super) fn root_tar(
         format!("--mode={mode}").into(),
         "--variant=minbase".into(),
         "--format=tar".into(),
-        format!("--include={}", recipe.packages.join(",")).into(),
         "--aptopt=APT::Install-Recommends \"false\"".into(),
         "--aptopt=Acquire::Languages \"none\"".into(),
         "--aptopt=Acquire::Retries \"2\"".into(),
         "--dpkgopt=force-unsafe-io".into(),
     ];
+    // mmdebstrap refuses an empty list.
+    if !recipe.packages.is_empty() {
+        args.push(format!("--include={}", recipe.packages.join(",")).into());
+    }
     for glob in recipe.exclude {
         args.push(format!("--dpkgopt=path-exclude={glob}").into());
     }
