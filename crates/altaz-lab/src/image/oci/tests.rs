@@ -226,3 +226,32 @@ proptest! {
         let _ = flat(&archive(&[bytes], false, |_| {}));
     }
 }
+
+#[test]
+#[ignore = "runs for ALTAZ_FUZZ_SECONDS per decoder: make fuzz"]
+fn fuzz_oci_archives() {
+    let seeds = [
+        archive(&[layer(&[Dir("srv"), F("srv/app", "a"), Link("bin", "srv")])], true, |_| ()),
+        archive(&[layer(&[F("a", "1")]), gzip(&layer(&[F(".wh.a", "")]))], false, |_| ()),
+    ];
+    altaz_testkit::fuzz_loop("oci_archive", &seeds, altaz_testkit::fuzz_seconds(), |bytes| {
+        let _ = flat(bytes);
+    });
+}
+
+#[test]
+#[ignore = "runs for ALTAZ_FUZZ_SECONDS per decoder: make fuzz"]
+fn fuzz_oci_layers() {
+    let entries = [Dir("srv"), F("srv/app", "a"), Link("bin", "srv"), Hard("srv/b", "srv/app")];
+    let lowest = layer(&[F("srv/old", "1"), Dir("etc"), F("etc/passwd", "root")]);
+    let seeds = [layer(&entries), layer(&[F("srv/.wh..wh..opq", ""), F("etc/.wh.passwd", "")])];
+    altaz_testkit::fuzz_loop("oci_layer", &seeds, altaz_testkit::fuzz_seconds(), |bytes| {
+        // The archive around the layer is sound, so that the damage gets as far as the layer.
+        let archive = archive(&[lowest.clone(), bytes.to_vec()], false, |_| ());
+        if let Ok((_, tar)) = flat(&archive) {
+            for path in paths(&tar) {
+                assert!(!path.split('/').any(|part| part == ".."), "{path} leaves the root");
+            }
+        }
+    });
+}
