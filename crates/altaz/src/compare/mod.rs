@@ -13,8 +13,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use altaz_assess::Options;
-use altaz_deploy::{Deployment, Image, LoadKind, ServiceSpec};
-use altaz_lab::{BuildOptions, NetNs, ServiceImage, become_unprivileged_root};
+use altaz_deploy::{Deployment, LoadKind, ServiceSpec};
+use altaz_lab::{NetNs, ServiceImage, become_unprivileged_root};
 use altaz_profile::results::{CompareResult, DeploymentResult};
 use altaz_profile::{Host, Profile, file};
 use altaz_report::{TextOptions, compare_html, compare_json, compare_text};
@@ -25,7 +25,7 @@ use self::measure::Measurement;
 use self::session::Parts;
 use crate::cli::{CompareArgs, Context};
 use crate::exit::{Exit, UsageError};
-use crate::lab::{self, BuildProgress};
+use crate::lab;
 use crate::output::{Format, write_all, write_file};
 use crate::ui::in_words;
 
@@ -47,7 +47,7 @@ pub(crate) fn run(args: &CompareArgs, cx: &Context) -> Result<ExitCode> {
     altaz_lab::qemu::Qemu::find()?;
 
     let lab = lab::image(cx)?;
-    let service = service_image(&spec.image, cx)?;
+    let service = lab::building(cx, |options| ServiceImage::ensure(&spec.image, options))?;
     if let Some(config) = service.oci_config() {
         take_image_settings(&mut spec, config);
     }
@@ -206,20 +206,6 @@ fn make_dir(dir: &Path) -> Result<()> {
     tempfile::tempfile_in(dir)
         .map(drop)
         .with_context(|| format!("cannot write to the output directory {}", dir.display()))
-}
-
-fn service_image(image: &Image, cx: &Context) -> Result<ServiceImage> {
-    let mut progress = BuildProgress::new(&cx.ui);
-    let image = ServiceImage::ensure(
-        image,
-        &mut BuildOptions {
-            cache: cx.settings.cache_dir.clone(),
-            progress: &mut progress,
-            interrupt: cx.lab_interrupt(),
-        },
-    )?;
-    progress.finish();
-    Ok(image)
 }
 
 /// An OCI image's own environment, where the spec does not say otherwise.

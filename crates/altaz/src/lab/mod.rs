@@ -42,32 +42,37 @@ pub(crate) fn image(cx: &Context) -> anyhow::Result<LabImage> {
         Some(path) => Recipe::load(path)?,
         None => Recipe::builtin()?,
     };
+    building(cx, |options| LabImage::ensure(&recipe, options))
+}
+
+/// Runs a build that shows its steps.
+pub(crate) fn building<T>(
+    cx: &Context,
+    build: impl FnOnce(&mut BuildOptions<'_>) -> altaz_lab::Result<T>,
+) -> anyhow::Result<T> {
     let mut progress = BuildProgress::new(&cx.ui);
-    let image = LabImage::ensure(
-        &recipe,
-        &mut BuildOptions {
-            cache: cx.settings.cache_dir.clone(),
-            progress: &mut progress,
-            interrupt: cx.lab_interrupt(),
-        },
-    )?;
+    let built = build(&mut BuildOptions {
+        cache: cx.settings.cache_dir.clone(),
+        progress: &mut progress,
+        interrupt: cx.lab_interrupt(),
+    })?;
     progress.finish();
-    Ok(image)
+    Ok(built)
 }
 
 /// Shows the steps of a build, one after the other.
-pub(crate) struct BuildProgress<'a> {
+struct BuildProgress<'a> {
     ui: &'a Ui,
     step: Option<Step>,
 }
 
 impl<'a> BuildProgress<'a> {
-    pub(crate) fn new(ui: &'a Ui) -> Self {
+    fn new(ui: &'a Ui) -> Self {
         Self { ui, step: None }
     }
 
     /// The last step is over.
-    pub(crate) fn finish(&mut self) {
+    fn finish(&mut self) {
         if let Some(step) = self.step.take() {
             step.done("");
         }
