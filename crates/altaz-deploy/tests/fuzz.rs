@@ -15,7 +15,7 @@ fn spec(bytes: &[u8]) {
     if let Err(error) = ServiceSpec::parse(&text, Path::new("/nowhere/spec.toml")) {
         assert!(!error.problems.is_empty() && !error.to_string().is_empty());
         for problem in &error.problems {
-            assert!(problem.line as usize <= lines, "line {} of {lines}", problem.line);
+            assert!(problem.line <= lines, "line {} of {lines}", problem.line);
         }
     }
 }
