@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use altaz_collect::exact::build::{self, Built};
@@ -156,7 +156,7 @@ impl Measurement<'_> {
         let name = self.deployment.name();
         let step = self.ui.step(&format!("starting the service in {name}"), None);
         let check = ReadyCheck::of(self.spec, SERVICE);
-        let interrupt = self.parts.interrupt.clone();
+        let (interrupt, cancelled) = (self.parts.interrupt.clone(), Arc::clone(&session.cancelled));
         let body = RequestBody::DeployStart {
             deployment: name.into(),
             spec: serde_json::to_value(self.spec).context("writing the spec for the lab")?,
@@ -177,7 +177,10 @@ impl Measurement<'_> {
         let netns = self.parts.netns.clone();
         let waiting = move || {
             netns.enter()?;
-            let abort = || interrupt.is_set().then(|| "interrupted".to_owned());
+            let abort = || {
+                let stop = interrupt.is_set() || cancelled.load(Ordering::SeqCst);
+                stop.then(|| "interrupted".to_owned())
+            };
             std::io::Result::Ok(wait_ready(&check, &abort))
         };
         let mut looks = 0u32;
@@ -240,7 +243,7 @@ impl Measurement<'_> {
         session.close(Purpose::Aside)?;
         let (done, errors) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let died = Arc::new(std::sync::Mutex::new(None::<String>));
-        let thread = self.load_thread(&load, &done, &errors, &died);
+        let thread = self.load_thread(&load, &done, &errors, &died, &session.cancelled);
         let mut asked_at = 0;
         let report = std::thread::scope(|scope| {
             let thread = std::thread::Builder::new()
@@ -280,15 +283,18 @@ impl Measurement<'_> {
         done: &Arc<AtomicU64>,
         errors: &Arc<AtomicU64>,
         died: &Arc<std::sync::Mutex<Option<String>>>,
+        cancelled: &Arc<AtomicBool>,
     ) -> impl FnOnce() -> std::io::Result<Result<LoadReport, String>> + Send + 'static {
         let (load, done, errors, died) =
             (load.clone(), Arc::clone(done), Arc::clone(errors), Arc::clone(died));
         let (netns, interrupt) = (self.parts.netns.clone(), self.parts.interrupt.clone());
+        let cancelled = Arc::clone(cancelled);
         move || {
             netns.enter()?;
             let abort = || {
                 let died = died.lock().unwrap_or_else(|e| e.into_inner()).clone();
-                died.or_else(|| interrupt.is_set().then(|| "interrupted".to_owned()))
+                let stop = interrupt.is_set() || cancelled.load(Ordering::SeqCst);
+                died.or_else(|| stop.then(|| "interrupted".to_owned()))
             };
             Ok(load.run(&abort, &|progress| {
                 done.store(progress.done, Ordering::Relaxed);
@@ -310,7 +316,7 @@ impl Measurement<'_> {
         let load = ServiceLoad::new(self.spec, SERVICE, requests, self.rate);
         let ignored = || Arc::new(AtomicU64::new(0));
         let died = Arc::new(std::sync::Mutex::new(None));
-        let run = self.load_thread(&load, &ignored(), &ignored(), &died);
+        let run = self.load_thread(&load, &ignored(), &ignored(), &died, &session.cancelled);
         std::thread::scope(|scope| scope.spawn(run).join())
             .map_err(|_| anyhow!("the load's thread died"))?
             .context("entering the lab's network")?

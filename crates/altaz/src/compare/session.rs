@@ -2,6 +2,7 @@
 //! elsewhere.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
@@ -42,6 +43,8 @@ pub struct Session<'a> {
     pub recording: Recording,
     /// Plugin API version of QEMU.
     pub api_version: u32,
+    /// Set when what runs beside the windows has become pointless; whoever runs there looks at it.
+    pub cancelled: Arc<AtomicBool>,
     channel: Channel,
     parts: &'a Parts<'a>,
     next: Instant,
@@ -67,6 +70,7 @@ impl<'a> Session<'a> {
             vm: Arc::new(vm),
             recording: Recording::default(),
             api_version: channel.hello().api_version,
+            cancelled: Arc::new(AtomicBool::new(false)),
             channel,
             parts,
             next: Instant::now(),
@@ -104,7 +108,8 @@ impl<'a> Session<'a> {
         self.tick(Purpose::Phase(phase))
     }
 
-    /// Takes windows until the thread has ended; `look` is called after each.
+    /// Takes windows until the thread has ended; `look` is called after each. When that fails, the
+    /// thread is told by [`Self::cancelled`] and its end awaited.
     pub fn windows_while<T>(
         &mut self,
         phase: Phase,
@@ -117,7 +122,10 @@ impl<'a> Session<'a> {
             match self.tick(Purpose::Phase(phase)).and_then(|()| look(self)) {
                 Ok(()) if ended => break Ok(()),
                 Ok(()) => {}
-                Err(e) => break Err(e),
+                Err(e) => {
+                    self.cancelled.store(true, Ordering::SeqCst);
+                    break Err(e);
+                }
             }
         };
         let value = thread.join().map_err(|_| {
