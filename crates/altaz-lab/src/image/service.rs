@@ -101,8 +101,9 @@ impl ServiceImage {
 fn identity(image: &Image, interrupt: &Interrupt) -> Result<String> {
     let version = BUILDER_VERSION.to_le_bytes();
     match image {
-        Image::Recipe { copy, .. } => {
-            let text = serde_json::to_string(image).unwrap_or_default();
+        Image::Recipe { suite, packages, copy, setup, size } => {
+            // Not where the copied files lie on the host: another checkout gives the same image.
+            let text = serde_json::to_string(&(suite, packages, setup, size)).unwrap_or_default();
             let mut files = Sha256::new();
             for item in copy {
                 hash_tree(&item.from, Path::new(&item.to), &mut files, interrupt)?;
@@ -210,6 +211,17 @@ mod tests {
         assert_ne!(first, second);
         fs::rename(app.join("main.py"), app.join("other.py")).unwrap();
         assert_ne!(second, id());
+    }
+
+    #[test]
+    fn an_image_is_the_same_wherever_its_files_lie() {
+        let ids = [(); 2].map(|()| {
+            let dir = tempfile::tempdir().unwrap();
+            fs::create_dir(dir.path().join("app")).unwrap();
+            fs::write(dir.path().join("app/main.py"), b"one").unwrap();
+            identity(&recipe(dir.path()), &Interrupt::new()).unwrap()
+        });
+        assert_eq!(ids[0], ids[1]);
     }
 
     #[test]
