@@ -1,0 +1,286 @@
+//! The lab kernel's own function tracer, watching a service in the same deployment and under the
+//! same load as altaz's recording, without altaz's instrument.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+use altaz_deploy::ServiceSpec;
+use altaz_lab::protocol::{ExitStatus, RequestBody, RunRequest};
+use altaz_lab::vm::Output;
+use altaz_lab::{
+    BootOptions, BuildOptions, Interrupt, LabImage, LabVm, NetNs, Recipe, ServiceImage, cache_dir,
+};
+
+const MINUTE: Option<Duration> = Some(Duration::from_secs(60));
+const TRACING: &str = "/sys/kernel/tracing";
+
+/// What the processor was doing when a function was entered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum During {
+    /// A system call, page fault or start of the service.
+    Service,
+    /// A hardware interrupt.
+    Interrupt,
+    /// A softirq.
+    Softirq,
+    /// Nothing: the idle task.
+    Idle,
+    /// A kernel thread.
+    KernelThread,
+    /// Another program of the lab.
+    OtherTask,
+}
+
+/// What the function tracer saw.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// Functions, and what the processor was doing when they were entered.
+    pub functions: BTreeMap<String, BTreeSet<During>>,
+    /// How many events these were.
+    pub events: u64,
+    /// Events that the tracer lost.
+    pub lost: u64,
+}
+
+/// A lab in which the service runs as a plain process.
+pub struct TracedLab {
+    vm: LabVm,
+    address: String,
+    service: u32,
+}
+
+impl TracedLab {
+    /// Boots it and waits until the service answers.
+    pub fn start(spec: &Path, program: &str) -> Self {
+        let text = std::fs::read_to_string(spec).unwrap();
+        let spec = ServiceSpec::parse(&text, spec).unwrap();
+        let options = &mut BuildOptions {
+            cache: cache_dir(),
+            progress: &mut |_: &str| (),
+            interrupt: Interrupt::new(),
+        };
+        let lab = LabImage::ensure(&Recipe::builtin().unwrap(), options).unwrap();
+        let image = ServiceImage::ensure(&spec.image, options).unwrap();
+        let netns = NetNs::new().unwrap();
+        let mut boot = BootOptions::new(&netns);
+        boot.service_image = Some(&image);
+        let vm = LabVm::boot(&lab, boot).unwrap();
+        let body = RequestBody::DeployStart {
+            deployment: "process".into(),
+            spec: serde_json::to_value(&spec).unwrap(),
+        };
+        vm.call("start the service", body, &[], MINUTE).unwrap();
+        let mut this =
+            Self { vm, address: format!("10.77.0.10:{}", spec.service.port), service: 0 };
+        let begin = Instant::now();
+        while !this.answers() {
+            assert!(begin.elapsed() < Duration::from_secs(60), "the service is never ready");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        this.service = this.sh(&format!("pgrep -x {program}")).trim().parse().unwrap();
+        this
+    }
+
+    /// Runs a script to its end and returns what it writes.
+    fn sh(&self, script: &str) -> String {
+        self.sh_while(script, || ())
+    }
+
+    /// The same; when the script says `armed`, `then` is done, and after it the script gets a line.
+    fn sh_while(&self, script: &str, then: impl FnOnce() + Send) -> String {
+        let request = RunRequest {
+            argv: ["sh", "-euc", script].map(str::to_owned).to_vec(),
+            stdin: true,
+            ..RunRequest::default()
+        };
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let (armed, when_armed) = channel();
+        let mut armed = Some(armed);
+        let status = std::thread::scope(|scope| {
+            let mut collect = |o: Output<'_>| {
+                match o {
+                    Output::Stdout(data) => out.extend_from_slice(data),
+                    Output::Stderr(data) => err.extend_from_slice(data),
+                }
+                if out.starts_with(b"armed\n")
+                    && let Some(armed) = armed.take()
+                {
+                    armed.send(()).unwrap();
+                }
+            };
+            let timeout = Some(Duration::from_secs(120));
+            self.vm.run_with(request, timeout, &mut collect, |handle| {
+                scope.spawn(move || {
+                    if when_armed.recv_timeout(Duration::from_secs(30)).is_ok() {
+                        then();
+                        handle.stdin(b"\n", true).unwrap();
+                    }
+                });
+                Ok(())
+            })
+        });
+        let err = String::from_utf8_lossy(&err);
+        assert_eq!(status.unwrap(), ExitStatus::Code(0), "{script}\n{err}");
+        String::from_utf8_lossy(&out).into_owned()
+    }
+
+    /// One request from outside; whether it was answered.
+    fn answers(&self) -> bool {
+        let (netns, address) = (self.vm.netns().clone(), self.address.clone());
+        let ask = move || -> std::io::Result<String> {
+            let mut connection = TcpStream::connect(address)?;
+            connection.set_read_timeout(Some(Duration::from_secs(5)))?;
+            connection.write_all(b"GET / HTTP/1.1\r\nHost: service\r\n\r\n")?;
+            let mut answer = String::new();
+            connection.read_to_string(&mut answer)?;
+            Ok(answer)
+        };
+        let asked = netns.spawn_thread("ask", ask).unwrap().join().unwrap();
+        asked.and_then(|answer| answer).is_ok_and(|answer| answer.contains(" 200 "))
+    }
+
+    /// Load as altaz makes it.
+    pub fn requests(&self, count: u32, pause: Duration) {
+        for _ in 0..count {
+            assert!(self.answers());
+            std::thread::sleep(pause);
+        }
+    }
+
+    /// The other names of functions: those that the kernel's symbol table has for the same address.
+    pub fn aliases(&self) -> BTreeMap<String, BTreeSet<String>> {
+        let text = String::from_utf8(self.vm.kallsyms().unwrap()).unwrap();
+        let mut by_address: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for line in text.lines() {
+            let mut words = line.split_whitespace();
+            if let (Some(address), Some("t" | "T" | "w" | "W"), Some(name)) =
+                (words.next(), words.next(), words.next())
+            {
+                by_address.entry(address).or_default().insert(name);
+            }
+        }
+        let mut aliases: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for names in by_address.values().filter(|names| names.len() > 1) {
+            for name in names {
+                let others = names.iter().filter(|n| *n != name).map(|n| (*n).to_owned());
+                aliases.entry((*name).to_owned()).or_default().extend(others);
+            }
+        }
+        aliases
+    }
+
+    /// Every function that the kernel can trace, in the kernel's order.
+    pub fn traceable(&self) -> Vec<String> {
+        let text = self.sh(&format!("cat {TRACING}/available_filter_functions"));
+        text.lines().filter_map(|l| l.split_whitespace().next()).map(str::to_owned).collect()
+    }
+
+    /// The functions that `trace-cmd record -p function` sees of the running service while it
+    /// answers requests, with what the processor was doing.
+    pub fn record_service(&self, requests: u32) -> Seen {
+        // It traces until it is told to end; its own words tell what was lost.
+        let script = format!(
+            r#"
+            trace-cmd record -p function -b 200000 -P {} -o /tmp/trace.dat >/tmp/log 2>&1 </dev/null &
+            tries=0
+            until [ "$(cat {TRACING}/current_tracer) $(cat {TRACING}/tracing_on)" = "function 1" ]; do
+                tries=$((tries + 1))
+                [ $tries -lt 100 ] || {{ cat /tmp/log >&2; exit 1; }}
+                sleep 0.1
+            done
+            sleep 0.5
+            echo armed
+            read line
+            kill -INT $!
+            wait $! || {{ cat /tmp/log >&2; exit 1; }}
+            awk '/^(overrun|dropped events|commit overrun):/ {{ lost += $NF }}
+                 END {{ print "lost", lost + 0 }}' /tmp/log
+            trace-cmd report -i /tmp/trace.dat 2>&1 | awk '
+                /EVENTS DROPPED/ {{ print "lost", 1 }}
+                {{
+                    for (i = 2; i < NF && $i != "function:"; i++);
+                    if ($i != "function:") next
+                    flags = $(i - 2)
+                    seen[substr(flags, 3, 1) " " $(i + 1)]++
+                }}
+                END {{ for (what in seen) print "seen {}", what, seen[what] }}'
+            "#,
+            self.service, self.service
+        );
+        let text = self.sh_while(&script, || self.requests(requests, Duration::from_millis(50)));
+        self.parse(&text)
+    }
+
+    /// What the whole machine was doing when it entered these functions (`indexes` into
+    /// [`TracedLab::traceable`], from 1), while the service answers requests.
+    pub fn watch_functions(&self, indexes: &[usize], requests: u32) -> Seen {
+        let list: Vec<String> = indexes.iter().map(ToString::to_string).collect();
+        self.vm.put_file("/tmp/indexes", 0o644, list.join("\n").as_bytes()).unwrap();
+        // The kernel takes one index a write.
+        let script = format!(
+            r#"
+            cd {TRACING}/instances
+            mkdir test
+            cd test
+            echo 100000 > buffer_size_kb
+            while read index || [ -n "$index" ]; do echo $index; done < /tmp/indexes > set_ftrace_filter
+            echo function > current_tracer
+            echo armed
+            read line
+            echo 0 > tracing_on
+            for cpu in per_cpu/*/stats; do
+                awk '/overrun:|dropped events:/ {{ lost += $NF }} END {{ print "lost", lost + 0 }}' $cpu
+            done
+            for pid in $(ps -o pid= --ppid 2); do echo kernel-thread $pid; done
+            awk '
+                /^#/ {{ next }}
+                match($0, /-[0-9]+ +\[[0-9]+\] /) {{
+                    pid = substr($0, RSTART + 1) + 0
+                    split(substr($0, RSTART + RLENGTH), field)
+                    sub(/:$/, "", field[2])
+                    seen[pid " " substr(field[1], 3, 1) " " field[3]]++
+                }}
+                END {{ for (what in seen) print "seen", what, seen[what] }}' trace
+            echo nop > current_tracer
+            cd ..
+            rmdir test
+            "#
+        );
+        let text = self.sh_while(&script, || self.requests(requests, Duration::from_millis(50)));
+        self.parse(&text)
+    }
+
+    fn parse(&self, text: &str) -> Seen {
+        let mut seen = Seen::default();
+        let mut kernel_threads = BTreeSet::new();
+        for line in text.lines() {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            match *words.as_slice() {
+                ["armed"] => {}
+                ["lost", count] => seen.lost += count.parse::<u64>().unwrap(),
+                ["kernel-thread", pid] => {
+                    kernel_threads.insert(pid.parse::<u32>().unwrap());
+                }
+                ["seen", pid, context, function, count] => {
+                    let pid: u32 = pid.parse().unwrap();
+                    let during = match context {
+                        "h" | "H" | "z" | "Z" => During::Interrupt,
+                        "s" => During::Softirq,
+                        _ if pid == self.service => During::Service,
+                        _ if pid == 0 => During::Idle,
+                        _ if kernel_threads.contains(&pid) => During::KernelThread,
+                        _ => During::OtherTask,
+                    };
+                    seen.functions.entry(function.to_owned()).or_default().insert(during);
+                    seen.events += count.parse::<u64>().unwrap();
+                }
+                _ => panic!("the script wrote {line:?}"),
+            }
+        }
+        seen
+    }
+}
