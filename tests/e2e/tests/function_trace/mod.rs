@@ -35,6 +35,15 @@ pub enum During {
     OtherTask,
 }
 
+/// Script that says what a tracing instance lost, and fails if the kernel does not say.
+fn lost(instance: &str) -> String {
+    format!(
+        r#"cat {instance}/per_cpu/cpu*/stats | awk '
+            /overrun:|dropped events:/ {{ n++; lost += $NF }}
+            END {{ if (!n) exit 1; print "lost", lost }}'"#
+    )
+}
+
 /// What the function tracer saw.
 #[derive(Debug, Default)]
 pub struct Seen {
@@ -182,7 +191,7 @@ impl TracedLab {
     /// The functions that `trace-cmd record -p function` sees of the running service while it
     /// answers requests, with what the processor was doing.
     pub fn record_service(&self, requests: u32) -> Seen {
-        // It traces until it is told to end; its own words tell what was lost.
+        // It traces until it is told to end.
         let script = format!(
             r#"
             trace-cmd record -p function -b 200000 -P {} -o /tmp/trace.dat >/tmp/log 2>&1 </dev/null &
@@ -195,10 +204,9 @@ impl TracedLab {
             sleep 0.5
             echo armed
             read line
+            {LOST}
             kill -INT $!
             wait $! || {{ cat /tmp/log >&2; exit 1; }}
-            awk '/^(overrun|dropped events|commit overrun):/ {{ lost += $NF }}
-                 END {{ print "lost", lost + 0 }}' /tmp/log
             trace-cmd report -i /tmp/trace.dat 2>&1 | awk '
                 /EVENTS DROPPED/ {{ print "lost", 1 }}
                 {{
@@ -209,7 +217,9 @@ impl TracedLab {
                 }}
                 END {{ for (what in seen) print "seen {}", what, seen[what] }}'
             "#,
-            self.service, self.service
+            self.service,
+            self.service,
+            LOST = lost(TRACING),
         );
         let text = self.sh_while(&script, || self.requests(requests, Duration::from_millis(50)));
         self.parse(&text)
@@ -232,9 +242,7 @@ impl TracedLab {
             echo armed
             read line
             echo 0 > tracing_on
-            for cpu in per_cpu/*/stats; do
-                awk '/overrun:|dropped events:/ {{ lost += $NF }} END {{ print "lost", lost + 0 }}' $cpu
-            done
+            {LOST}
             for pid in $(ps -o pid= --ppid 2); do echo kernel-thread $pid; done
             awk '
                 /^#/ {{ next }}
@@ -248,7 +256,8 @@ impl TracedLab {
             echo nop > current_tracer
             cd ..
             rmdir test
-            "#
+            "#,
+            LOST = lost("."),
         );
         let text = self.sh_while(&script, || self.requests(requests, Duration::from_millis(50)));
         self.parse(&text)
