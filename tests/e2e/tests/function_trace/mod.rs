@@ -221,7 +221,11 @@ impl TracedLab {
             self.service,
             LOST = lost(TRACING),
         );
-        let text = self.sh_while(&script, || self.requests(requests, Duration::from_millis(50)));
+        let text = self.sh_while(&script, || {
+            // What the script's own programs left is freed a while after their end.
+            std::thread::sleep(Duration::from_secs(2));
+            self.requests(requests, Duration::from_millis(50));
+        });
         self.parse(&text)
     }
 
