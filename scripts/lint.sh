@@ -10,6 +10,6 @@ if cargo deny --version >/dev/null 2>&1; then
     # Advisories need a database from the network; everything else works without.
     cargo deny --offline --log-level error check licenses bans sources
 else
-    echo 'lint: cargo-deny is not installed; licences and bans are checked by the architecture test'
+    echo 'lint: cargo-deny is not installed: licences are checked by the architecture test alone, bans not'
 fi
 echo 'lint: fine'
