@@ -3,7 +3,7 @@
 # are printed as a table and kept in target/bench/first.json.
 #
 # ALTAZ_BENCH_ROUNDS (3) labs of each kind are booted, in each ALTAZ_BENCH_PAIRS (4) pairs of runs of
-# ALTAZ_BENCH_REQUESTS (20,000) requests are measured.
+# ALTAZ_BENCH_REQUESTS (50,000) requests are measured.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$HOME/.cargo/bin:$PATH:/usr/sbin:/sbin"

@@ -10,7 +10,7 @@
 //! was asked for, and the instrument counted exactly the system calls that were made.
 //!
 //! Needs the lab. `ALTAZ_BENCH_ROUNDS` (3), `ALTAZ_BENCH_PAIRS` (4) and `ALTAZ_BENCH_REQUESTS`
-//! (20,000) change its length. Writes `target/bench/first.json`, into which it also takes the times
+//! (50,000) change its length. Writes `target/bench/first.json`, into which it also takes the times
 //! of the pure parts that `cargo bench` left in `target/criterion`.
 
 use std::collections::BTreeMap;
@@ -48,7 +48,7 @@ fn main() -> Result<()> {
     };
     let rounds: u32 = number("ALTAZ_BENCH_ROUNDS", 3)?;
     let pairs: u32 = number("ALTAZ_BENCH_PAIRS", 4)?;
-    let requests = u64::from(number("ALTAZ_BENCH_REQUESTS", 20_000)?);
+    let requests = u64::from(number("ALTAZ_BENCH_REQUESTS", 50_000)?);
     ensure!(rounds > 0 && pairs > 0 && requests > 0, "nothing to measure");
 
     let target = target_dir()?;
