@@ -20,7 +20,7 @@ use altaz_profile::{Layer, Phase, Profile};
 /// Requests of the two recordings, ten a second. The first is long enough to judge its completeness.
 const REQUESTS: [(&str, u32); 2] = [("process", 420), ("qemu-microvm", 60)];
 /// Windows that a recording must have for that. In fewer, merged by four, a single piece of rare
-/// work decides: of eleven recordings with 80 windows or more all passed, of pieces of 20 windows some
+/// work decides: of nine recordings with 80 windows or more all passed, of pieces of 20 windows some
 /// failed.
 const ENOUGH: u32 = 80;
 
