@@ -26,7 +26,7 @@ use build::RootRecipe;
 use cache::Cache;
 
 /// Part of every image's hash: raise it when the builder makes something else of the same recipe.
-const BUILDER_VERSION: u32 = 1;
+const BUILDER_VERSION: u32 = 2;
 
 /// What a build tells while it runs.
 pub trait Progress {

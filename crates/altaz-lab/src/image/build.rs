@@ -155,11 +155,13 @@ pub(super) fn disk(dir: &Path, size: u64, options: &mut BuildOptions<'_>) -> Res
     let tree = dir.join("tree");
     fs::create_dir(&tree).map_err(LabError::file("create", &tree))?;
     const HINT: &str = "is the disk full? The cache is in $XDG_CACHE_HOME/altaz";
-    // Both steps in one namespace, so that the owners are the same ones in both.
+    // Both steps in one namespace, so that the owners are the same ones in both. What ext4 would
+    // initialize later, in a thread of the kernel, is done now: it must not run while a service is
+    // measured.
     let script = "set -e; tar -C \"$1/tree\" --numeric-owner --xattrs '--xattrs-include=*' \
                   --anchored --exclude='./dev/*' --exclude='dev/*' -xpf \"$1/root.tar\"; \
                   cd \"$1/tree\"; mkdir -p dev proc sys run; [ -d tmp ] || mkdir -m 1777 tmp; cd /; \
-                  mke2fs -q -t ext4 -L altaz -m 0 -E lazy_itable_init=1,lazy_journal_init=1 \
+                  mke2fs -q -t ext4 -L altaz -m 0 -E lazy_itable_init=0,lazy_journal_init=0 \
                   -d \"$1/tree\" \"$1/root.ext4\" \"$2\"; rm -rf \"$1/tree\"";
     let kib = format!("{}k", size / 1024);
     let args: Vec<OsString> = vec!["-c".into(), script.into(), "sh".into(), dir.into(), kib.into()];
