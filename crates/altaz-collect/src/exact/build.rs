@@ -147,12 +147,14 @@ pub fn build(recording: &Recording, names: &mut Names<'_>) -> Built {
                 .map(|(w, _)| *w)
                 .filter(|w| windows[*w as usize].phase == *phase)
                 .collect();
-            let Some(first) = in_phase.first() else { continue };
+            if in_phase.is_empty() {
+                continue;
+            }
             let covered = covered.bytes();
             if *phase == Phase::Serve && service {
                 code.entry(target.layer).or_default().named += covered;
             }
-            units.push(unit(target, *phase, service, covered, *first, in_phase.clone()));
+            units.push(unit(target, *phase, service, covered, in_phase));
         }
     }
     units.sort_by(|a, b| {
@@ -170,14 +172,8 @@ pub fn build(recording: &Recording, names: &mut Names<'_>) -> Built {
     Built { units, windows, code, left_out, entered }
 }
 
-fn unit(
-    target: &Target,
-    phase: Phase,
-    service: bool,
-    covered: u64,
-    first: u32,
-    windows: Vec<u32>,
-) -> Unit {
+/// A row; `windows` is not empty.
+fn unit(target: &Target, phase: Phase, service: bool, covered: u64, windows: Vec<u32>) -> Unit {
     Unit {
         layer: target.layer,
         binary: Arc::clone(&target.binary),
@@ -190,7 +186,7 @@ fn unit(
         line: target.line,
         phase,
         context: if service { Context::Any } else { Context::Background },
-        first_window: first,
+        first_window: windows[0],
         windows,
         evidence: Evidence::Exercised,
     }
@@ -255,8 +251,8 @@ fn judge(activity: &[Activity], windows: &[Window]) -> Vec<[bool; 4]> {
         let w = &windows[w as usize];
         (w.end_ns.saturating_sub(w.start_ns)).max(1) as f64 / 1e9
     };
-    let in_phase = |phase: Phase| windows.iter().filter(move |w| w.phase == phase).count();
-    let idle_windows = in_phase(Phase::Idle);
+    let mut in_phase = [0; PHASES.len()];
+    windows.iter().for_each(|w| in_phase[phase_index(w.phase)] += 1);
     let rates = |a: &Activity, phase: Phase| -> Vec<f64> {
         let mut rates: Vec<f64> = a
             .windows
@@ -264,7 +260,7 @@ fn judge(activity: &[Activity], windows: &[Window]) -> Vec<[bool; 4]> {
             .filter(|(w, _)| windows[*w as usize].phase == phase)
             .map(|(w, count)| *count as f64 / seconds(*w))
             .collect();
-        rates.resize(in_phase(phase), 0.0);
+        rates.resize(in_phase[phase_index(phase)], 0.0);
         rates
     };
     let mut judged = vec![[true, true, true, false]; activity.len()];
@@ -273,7 +269,7 @@ fn judge(activity: &[Activity], windows: &[Window]) -> Vec<[bool; 4]> {
         let mut p_values = Vec::new();
         for (id, a) in activity.iter().enumerate() {
             let seen = |phase| a.windows.iter().any(|(w, _)| windows[*w as usize].phase == phase);
-            if idle_windows > 0 && seen(Phase::Idle) && seen(phase) {
+            if seen(Phase::Idle) && seen(phase) {
                 let p = baseline::rank_sum(&rates(a, phase), &rates(a, Phase::Idle));
                 tested.push(id);
                 p_values.push(p.unwrap_or(1.0));
@@ -287,7 +283,7 @@ fn judge(activity: &[Activity], windows: &[Window]) -> Vec<[bool; 4]> {
     judged
 }
 
-/// How often functions named `symbol` of the machine's own kernel were entered in calibration
+/// How often the function of the machine's own kernel that starts at `start` was entered in calibration
 /// windows: executions of blocks that begin where the function begins.
 pub fn entries_in_calibration(recording: &Recording, start: u64) -> u64 {
     let mut sum = 0;
