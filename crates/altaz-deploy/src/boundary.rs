@@ -198,7 +198,7 @@ fn entries(source: &Source, hist: &Histogram) -> Vec<BoundaryEntry> {
         let Some(name) = (source.name)(row) else { continue };
         match out.iter_mut().find(|e| e.name == name) {
             Some(e) => e.count += row.count,
-            None => out.push(BoundaryEntry { name, count: row.count }),
+            None => out.push(BoundaryEntry::new(name, row.count)),
         }
     }
     out.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.name.cmp(&b.name)));

@@ -35,7 +35,15 @@ pub fn tenant_image() -> Vec<LayerInfo> {
 
 /// A boundary whose widths are not known yet.
 pub fn boundary(name: &str, from: Layer, to: Layer, permitted: Option<u32>) -> Boundary {
-    Boundary { name: name.into(), from, to, permitted, exercised: None, entries: Vec::new() }
+    Boundary {
+        name: name.into(),
+        from,
+        to,
+        permitted,
+        exercised: None,
+        entries: Vec::new(),
+        permitted_entries: Vec::new(),
+    }
 }
 
 /// The system call boundary without any filter: every call of the architecture is permitted.

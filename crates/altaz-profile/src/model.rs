@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 /// Schema identifier of the manifest that this version writes: `altaz.profile/MAJOR.MINOR`.
 /// Readers refuse another major number.
-pub const SCHEMA: &str = "altaz.profile/1.0";
+pub const SCHEMA: &str = "altaz.profile/1.1";
 
 macro_rules! names {
     ($(#[$meta:meta])* $ty:ident { $($(#[$vmeta:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
@@ -195,6 +195,9 @@ pub struct Manifest {
     pub blind_spots: Vec<BlindSpot>,
     /// Known calls made by altaz itself under the same collectors.
     pub calibration: Option<Calibration>,
+    /// What the processes of the deployment may do. Since 1.1.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub posture: Vec<Posture>,
     /// Things a reader must know (workarounds applied, models), one sentence each.
     pub notes: Vec<String>,
 }
@@ -263,6 +266,19 @@ pub struct Boundary {
     pub exercised: Option<u32>,
     /// The exercised entry points with their counts in the boundary run.
     pub entries: Vec<BoundaryEntry>,
+    /// The permitted entry points by name, where they were determined. Since 1.1.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub permitted_entries: Vec<PermittedEntry>,
+}
+
+/// An entry point of a boundary that the calling side may use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PermittedEntry {
+    /// Name, as in [`BoundaryEntry::name`].
+    pub name: String,
+    /// Whether it depends on the call's arguments.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub conditional: bool,
 }
 
 /// An exercised entry point of a boundary.
@@ -272,6 +288,56 @@ pub struct BoundaryEntry {
     pub name: String,
     /// How often it was called.
     pub count: u64,
+    /// The same by thread group, where the collector tells them apart. Since 1.1.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub by_process: Vec<ProcessCount>,
+}
+
+impl BoundaryEntry {
+    /// An entry point whose callers are not told apart.
+    pub fn new(name: impl Into<String>, count: u64) -> Self {
+        Self { name: name.into(), count, by_process: Vec::new() }
+    }
+}
+
+/// How often one thread group called an entry point.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessCount {
+    /// Thread group id on the host.
+    pub tgid: u32,
+    /// Name of its main thread (`comm`), empty when it was gone before it could be read.
+    pub comm: String,
+    /// How often it called.
+    pub count: u64,
+}
+
+/// What a process may do besides making system calls: read from `/proc` and the security modules.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Posture {
+    /// Role of the process in the deployment (`app`, `sentry`, `gofer`, `vmm` …).
+    pub role: String,
+    /// Its `comm`.
+    pub comm: String,
+    /// Thread group id on the host.
+    pub tgid: u32,
+    /// User id on the host.
+    pub uid: u32,
+    /// Effective capabilities by name.
+    pub capabilities: Vec<String>,
+    /// Bounding set by name.
+    pub bounding: Vec<String>,
+    /// Kinds of its namespaces that are not the host's (`mnt`, `net`, `pid`, `user` …).
+    pub namespaces: Vec<String>,
+    /// Its user id map, one line each (`0 100000 65536`).
+    pub uid_map: Vec<String>,
+    /// Whether it is barred from gaining privileges by executing a file.
+    pub no_new_privs: bool,
+    /// Mode of its system call filter: `none`, `strict` or `filter`.
+    pub seccomp: String,
+    /// Security module labels (`apparmor:docker-default (enforce)`).
+    pub lsm: Vec<String>,
+    /// Device nodes it has open or in its root, with their numbers (`/dev/kvm 10:232`).
+    pub devices: Vec<String>,
 }
 
 /// A time slice of a recording.

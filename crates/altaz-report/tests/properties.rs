@@ -102,7 +102,8 @@ fn deployment() -> impl Strategy<Value = DeploymentResult> {
             d.boundaries = boundaries
                 .into_iter()
                 .map(|(name, to, permitted, exercised)| Boundary {
-                    entries: vec![BoundaryEntry { name: name.clone(), count: counts[2] }],
+                    entries: vec![BoundaryEntry::new(name.clone(), counts[2])],
+                    permitted_entries: vec![],
                     name: if counts[3] % 2 == 0 { "syscall".into() } else { name },
                     from: Layer::App,
                     to,

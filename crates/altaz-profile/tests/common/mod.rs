@@ -106,10 +106,8 @@ pub fn manifest() -> Manifest {
             to: Layer::HostKernel,
             permitted: Some(72),
             exercised: Some(2),
-            entries: vec![
-                BoundaryEntry { name: "futex".to_owned(), count: 41_234 },
-                BoundaryEntry { name: "pwrite64".to_owned(), count: 600 },
-            ],
+            entries: vec![BoundaryEntry::new("futex", 41_234), BoundaryEntry::new("pwrite64", 600)],
+            permitted_entries: vec![],
         }],
         windows,
         load: Some(LoadSummary {
@@ -129,6 +127,7 @@ pub fn manifest() -> Manifest {
             functions: None,
         }],
         calibration: Some(Calibration { what: "getppid".to_owned(), made: 1000, counted: 1000 }),
+        posture: vec![],
         notes: vec!["A synthetic profile.".to_owned()],
     }
 }

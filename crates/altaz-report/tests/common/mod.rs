@@ -63,10 +63,11 @@ fn boundary(name: &str, from: Layer, to: Layer, widths: (Option<u32>, Option<u32
         permitted: widths.0,
         exercised: widths.1,
         entries: vec![
-            BoundaryEntry { name: "write".into(), count: 812 },
-            BoundaryEntry { name: "read".into(), count: 1_204 },
-            BoundaryEntry { name: "fdatasync".into(), count: 300 },
+            BoundaryEntry::new("write", 812),
+            BoundaryEntry::new("read", 1_204),
+            BoundaryEntry::new("fdatasync", 300),
         ],
+        permitted_entries: vec![],
     }
 }
 

@@ -571,7 +571,7 @@ fn boundaries(
             .iter()
             .filter(|((layer, _), _)| *layer == b.to)
             .filter_map(|((layer, symbol), count)| {
-                Some(BoundaryEntry { name: system_call(*layer, symbol)?.to_owned(), count: *count })
+                Some(BoundaryEntry::new(system_call(*layer, symbol)?.to_owned(), *count))
             })
             .collect();
         entries.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.name.cmp(&b.name)));

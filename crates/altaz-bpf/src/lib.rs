@@ -1,0 +1,1 @@
+//! BPF without a compiler.

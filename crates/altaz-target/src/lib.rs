@@ -1,0 +1,1 @@
+//! What altaz is pointed at.
