@@ -485,6 +485,7 @@ impl Measurement<'_> {
                 }),
                 blind_spots,
                 calibration: Some(calibration),
+                posture: Vec::new(),
                 notes,
             },
             units,
