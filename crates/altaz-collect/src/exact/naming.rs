@@ -527,7 +527,8 @@ impl<'a> Names<'a> {
     }
 }
 
-fn kernel_target(
+/// The unit that a kernel function is.
+pub(crate) fn kernel_target(
     layer: Layer,
     code: &KernelCode,
     found: &altaz_symbols::KernelFunction<'_>,

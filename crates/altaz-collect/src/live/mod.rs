@@ -1,0 +1,20 @@
+//! The live instrument: joins what the collectors of a running machine saw into the rows of a
+//! profile.
+//!
+//! The collectors themselves are crates of their own: `altaz-ftrace` (kernel functions),
+//! `altaz-uprobe` (userland functions), `altaz-bpf` (boundaries), and `altaz-target` says what is
+//! watched. Here their windows become one sequence of windows, and functions become units:
+//!
+//! | module | room for |
+//! |---|---|
+//! | [`rows`] | windows and sightings → units; completeness while recording. Pure |
+//! | [`kernel`] | the running kernel's symbols and sources |
+//! | [`files`] | the executable files that the processes have mapped |
+//! | [`userland`] | their functions under probes |
+//! | [`session`] | one recording from the first probe to the profile |
+//!
+//! There must never be a decision here about how a kernel interface is used safely; that belongs to
+//! the collectors.
+
+pub mod kernel;
+pub mod rows;
