@@ -108,6 +108,13 @@ names! {
     }
 }
 
+impl Context {
+    /// Whether it is interrupt work: it runs on the service's CPUs, and is not the service's own.
+    pub const fn is_interrupt(self) -> bool {
+        matches!(self, Self::Softirq | Self::Hardirq)
+    }
+}
+
 names! {
     /// What a unit's presence proves.
     Evidence {

@@ -1,13 +1,17 @@
 //! Profiles as sets: identity of a unit, similarity, difference, merging of repeats, and whether two
 //! profiles may be compared at all.
 
+mod chance;
 mod compare;
+mod diff;
 mod merge;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+pub use chance::{ALIKE, Chance, Clock, Inconclusive, SEPARATE_NS, Watch};
 pub use compare::{Aspect, Difference, comparability, differing_for_repeat};
+pub use diff::{Diff, DiffCount, Only, Pair, Sighting, diff};
 pub use merge::{MergeError, merge};
 
 use crate::completeness::window_shares;
@@ -121,83 +125,4 @@ pub fn jaccard_frequent(a: &Profile, b: &Profile, phase: Phase, min_share: f64) 
 
 fn ratio(part: usize, whole: usize) -> Option<f64> {
     (whole > 0).then(|| part as f64 / whole as f64)
-}
-
-/// What one profile has and another has not.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Diff {
-    /// Rows of units that only the later profile has, one a unit, in its order.
-    pub new: Vec<Unit>,
-    /// Rows of units that only the earlier profile has, one a unit, in its order.
-    pub gone: Vec<Unit>,
-    /// Number of units that both have.
-    pub common: u64,
-    /// The same by layer.
-    pub by_layer: BTreeMap<Layer, DiffCount>,
-    /// The same by layer and binary.
-    pub by_binary: BTreeMap<(Layer, Arc<str>), DiffCount>,
-}
-
-/// Numbers of units of a [`Diff`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct DiffCount {
-    /// Only in the later profile.
-    pub new: u64,
-    /// Only in the earlier profile.
-    pub gone: u64,
-    /// In both.
-    pub common: u64,
-}
-
-/// Compares the service's units of a phase in an earlier and a later profile. Whether the two may be
-/// compared is [`comparability`]'s to say.
-pub fn diff(earlier: &Profile, later: &Profile, phase: Phase) -> Diff {
-    let before: HashMap<UnitRef<'_>, &Unit> = units(earlier, phase);
-    let after: HashMap<UnitRef<'_>, &Unit> = units(later, phase);
-    let mut diff = Diff {
-        new: Vec::new(),
-        gone: Vec::new(),
-        common: 0,
-        by_layer: BTreeMap::new(),
-        by_binary: BTreeMap::new(),
-    };
-    // In the order of the rows, a unit at its first row.
-    for unit in service_rows(later, phase) {
-        let key = UnitRef::of(unit);
-        if !after.get(&key).is_some_and(|first| std::ptr::eq(*first, unit)) {
-            continue;
-        }
-        if before.contains_key(&key) {
-            diff.common += 1;
-            diff.count(unit, |count| &mut count.common);
-        } else {
-            diff.new.push(unit.clone());
-            diff.count(unit, |count| &mut count.new);
-        }
-    }
-    for unit in service_rows(earlier, phase) {
-        let key = UnitRef::of(unit);
-        let first = before.get(&key).is_some_and(|first| std::ptr::eq(*first, unit));
-        if first && !after.contains_key(&key) {
-            diff.gone.push(unit.clone());
-            diff.count(unit, |count| &mut count.gone);
-        }
-    }
-    diff
-}
-
-impl Diff {
-    fn count(&mut self, unit: &Unit, which: impl Fn(&mut DiffCount) -> &mut u64) {
-        *which(self.by_layer.entry(unit.layer).or_default()) += 1;
-        *which(self.by_binary.entry((unit.layer, unit.binary.clone())).or_default()) += 1;
-    }
-}
-
-/// The first row of each of the service's units.
-fn units(profile: &Profile, phase: Phase) -> HashMap<UnitRef<'_>, &Unit> {
-    let mut units = HashMap::new();
-    for unit in service_rows(profile, phase) {
-        units.entry(UnitRef::of(unit)).or_insert(unit);
-    }
-    units
 }

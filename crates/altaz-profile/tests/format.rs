@@ -12,7 +12,8 @@ use altaz_profile::file;
 fn a_profile_of_version_1_0_reads_as_it_was_written() {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures");
     let path = fixtures.join("profile-1.0.altaz");
-    let expected = common::profile(40);
+    let mut expected = common::profile(40);
+    expected.manifest.schema = "altaz.profile/1.0".to_owned();
     assert_eq!(file::read(&path).unwrap(), expected);
     assert_eq!(file::read_manifest(&path).unwrap(), expected.manifest);
 }

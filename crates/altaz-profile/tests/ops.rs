@@ -64,6 +64,10 @@ fn rare_units_are_left_out_of_the_steady_similarity_and_the_threshold_is_no_clif
     assert_eq!(jaccard_frequent(&a, &b, Phase::Serve, 0.9), None);
 }
 
+fn offsets(only: &[Only<'_>]) -> Vec<u64> {
+    only.iter().map(|o| o.seen.unit.offset).collect()
+}
+
 #[test]
 fn a_difference_lists_what_is_new_and_gone_by_layer_and_binary() {
     let a = of(&[(1, &[0]), (2, &[0]), (3, &[0])]);
@@ -71,17 +75,91 @@ fn a_difference_lists_what_is_new_and_gone_by_layer_and_binary() {
     b.units[2].binary = "[tun]".into();
     let mut twice = b.units[1].clone();
     twice.context = Context::Hardirq;
+    twice.windows = vec![common::SERVE + 9];
     b.units.push(twice);
     let diff = diff(&a, &b, Phase::Serve);
-    let offsets = |units: &[Unit]| units.iter().map(|u| u.offset).collect::<Vec<_>>();
     assert_eq!(offsets(&diff.new), [4, 5]);
     assert_eq!(offsets(&diff.gone), [1, 3]);
-    assert_eq!(diff.common, 1);
-    let kernel = DiffCount { new: 1, gone: 2, common: 1 };
-    assert_eq!(diff.by_binary[&(Layer::HostKernel, "kernel".into())], kernel);
-    let tun = DiffCount { new: 1, gone: 0, common: 0 };
-    assert_eq!(diff.by_binary[&(Layer::HostKernel, "[tun]".into())], tun);
-    assert_eq!(diff.by_layer[&Layer::HostKernel], DiffCount { new: 2, gone: 2, common: 1 });
+    assert_eq!((diff.common.len(), diff.rebuilt.len()), (1, 0));
+    assert_eq!(diff.new[0].seen.windows, [1, 9].map(|w| w + common::SERVE));
+    assert!(!diff.new[0].seen.only_in_interrupts());
+    let kernel = DiffCount { new: 1, gone: 2, common: 1, rebuilt: 0 };
+    assert_eq!(diff.by_binary()[&(Layer::HostKernel, "kernel".into())], kernel);
+    let tun = DiffCount { new: 1, gone: 0, common: 0, rebuilt: 0 };
+    assert_eq!(diff.by_binary()[&(Layer::HostKernel, "[tun]".into())], tun);
+    let layer = DiffCount { new: 2, gone: 2, common: 1, rebuilt: 0 };
+    assert_eq!(diff.by_layer()[&Layer::HostKernel], layer);
+}
+
+#[test]
+fn what_the_other_profile_saw_as_background_is_not_new_without_a_word() {
+    let mut a = of(&[(1, &[0]), (2, &[0])]);
+    a.units[0].context = Context::Background;
+    let b = of(&[(1, &[0]), (2, &[0]), (3, &[0])]);
+    let diff = diff(&a, &b, Phase::Serve);
+    assert_eq!(offsets(&diff.new), [1, 3]);
+    assert_eq!(diff.new.iter().map(|o| o.background_in_other).collect::<Vec<_>>(), [true, false]);
+    let back = ops::diff(&b, &a, Phase::Serve);
+    assert_eq!((offsets(&back.gone), back.gone[0].background_in_other), (vec![1, 3], true));
+}
+
+/// A kernel of this build, with functions of these names at these offsets.
+fn build(build_id: Option<&str>, functions: &[(u64, &str)]) -> Profile {
+    let offsets: Vec<(u64, &[u32])> = functions.iter().map(|(o, _)| (*o, &[3_u32][..])).collect();
+    let mut profile = of(&offsets);
+    for (unit, (_, name)) in profile.units.iter_mut().zip(functions) {
+        unit.build_id = build_id.map(Into::into);
+        unit.symbol = (*name).into();
+    }
+    profile
+}
+
+fn numbers(a: &Profile, b: &Profile) -> DiffCount {
+    diff(a, b, Phase::Serve).by_layer()[&Layer::HostKernel]
+}
+
+#[test]
+fn functions_of_another_build_are_matched_by_name_and_called_rebuilt() {
+    let a = build(Some("aa"), &[(16, "read"), (32, "write.isra.0"), (48, "old"), (64, "")]);
+    let b = build(Some("bb"), &[(16, "open"), (40, "read"), (80, "write"), (99, "")]);
+    let expected = DiffCount { new: 2, gone: 2, common: 0, rebuilt: 2 };
+    assert_eq!(numbers(&a, &b), expected);
+    assert_eq!(numbers(&b, &a), expected);
+    let diff = diff(&a, &b, Phase::Serve);
+    let pairs = diff.rebuilt.iter().map(|p| (p.before.unit.offset, p.after.unit.offset));
+    assert_eq!(pairs.collect::<Vec<_>>(), [(16, 40), (32, 80)]);
+}
+
+#[test]
+fn names_that_repeat_are_matched_as_often_as_both_builds_have_them() {
+    let a = build(Some("aa"), &[(1, "helper"), (2, "helper"), (3, "helper")]);
+    let b = build(Some("bb"), &[(7, "helper"), (9, "helper")]);
+    assert_eq!(numbers(&a, &b), DiffCount { new: 0, gone: 1, common: 0, rebuilt: 2 });
+}
+
+#[test]
+fn names_do_not_match_functions_of_one_build() {
+    let a = build(Some("aa"), &[(1, "helper"), (2, "main")]);
+    let b = build(Some("aa"), &[(2, "main"), (3, "helper")]);
+    let expected = DiffCount { new: 1, gone: 1, common: 1, rebuilt: 0 };
+    assert_eq!(numbers(&a, &b), expected);
+    // Without build-ids, what stands at the same offset tells that it is one build.
+    let without = |p: &Profile| {
+        let mut p = p.clone();
+        p.units.iter_mut().for_each(|u| u.build_id = None);
+        p
+    };
+    assert_eq!(numbers(&without(&a), &without(&b)), expected);
+    let other = build(None, &[(2, "helper"), (4, "main")]);
+    let rebuilt = DiffCount { new: 0, gone: 0, common: 0, rebuilt: 2 };
+    assert_eq!(numbers(&without(&a), &other), rebuilt, "another function at the same offset");
+}
+
+#[test]
+fn a_build_id_that_only_one_profile_knows_does_not_make_two_builds_of_one() {
+    let a = build(Some("aa"), &[(1, "helper"), (2, "main")]);
+    let b = build(None, &[(1, "helper"), (2, "main"), (3, "new")]);
+    assert_eq!(numbers(&a, &b), DiffCount { new: 1, gone: 0, common: 2, rebuilt: 0 });
 }
 
 #[test]
