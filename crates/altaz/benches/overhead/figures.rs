@@ -1,0 +1,241 @@
+//! From speeds to ratios with their intervals, and from these to JSON and a table. Pure.
+//!
+//! Each measurement with a method lies between two without any. Its ratio is taken to the geometric
+//! mean of these two, so that what changes steadily cancels out. The figure of a method is the
+//! geometric mean over the rounds, its interval Student's t on the logarithms (95 %).
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+use statrs::distribution::{ContinuousCDF, StudentsT};
+
+use super::lab::Speed;
+use super::methods::{Method, Watched};
+
+/// A geometric mean with its 95 % interval; no interval for one value alone.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Ratio {
+    /// The mean.
+    pub mean: f64,
+    /// Where it lies with 95 % confidence.
+    pub interval: Option<(f64, f64)>,
+    /// Values.
+    pub n: usize,
+}
+
+impl Ratio {
+    /// Of these values; `None` of none.
+    pub fn of(values: &[f64]) -> Option<Self> {
+        let n = values.len();
+        let logs: Vec<f64> = values.iter().map(|v| v.ln()).collect();
+        if n == 0 || logs.iter().any(|l| !l.is_finite()) {
+            return None;
+        }
+        let mean = logs.iter().sum::<f64>() / n as f64;
+        let interval = (n > 1).then(|| {
+            let variance = logs.iter().map(|l| (l - mean).powi(2)).sum::<f64>() / (n - 1) as f64;
+            let t =
+                StudentsT::new(0.0, 1.0, (n - 1) as f64).map_or(f64::NAN, |t| t.inverse_cdf(0.975));
+            let half = t * (variance / n as f64).sqrt();
+            ((mean - half).exp(), (mean + half).exp())
+        });
+        Some(Self { mean: mean.exp(), interval, n })
+    }
+
+    /// Its lower end.
+    pub fn low(&self) -> Option<f64> {
+        self.interval.map(|i| i.0)
+    }
+
+    fn text(&self) -> String {
+        match self.interval {
+            Some((low, high)) => format!("{:.3} ({low:.3}–{high:.3})", self.mean),
+            None => format!("{:.3}", self.mean),
+        }
+    }
+}
+
+/// A measurement with a method between two without.
+#[derive(Debug, Clone, Copy)]
+pub struct Bracketed {
+    /// The method.
+    pub method: Method,
+    /// Speeds before and after.
+    pub without: (Speed, Speed),
+    /// What it did.
+    pub with: Watched,
+}
+
+impl Bracketed {
+    fn ratio(&self, with: Speed, of: fn(Speed) -> f64) -> f64 {
+        of(with) / (of(self.without.0) * of(self.without.1)).sqrt()
+    }
+}
+
+/// All measurements of one service.
+#[derive(Debug, Default)]
+pub struct Figures {
+    /// In the order in which they were made.
+    pub all: Vec<Bracketed>,
+}
+
+impl Figures {
+    fn of(&self, method: Method) -> impl Iterator<Item = &Bracketed> {
+        self.all.iter().filter(move |b| b.method == method)
+    }
+
+    /// Throughput while the method watches, over that without.
+    pub fn armed(&self, method: Method) -> Option<Ratio> {
+        Ratio::of(&self.of(method).map(|b| b.ratio(b.with.armed, |s| s.per_s)).collect::<Vec<_>>())
+    }
+
+    /// The same from the method's start.
+    pub fn average(&self, method: Method) -> Option<Ratio> {
+        let from_start =
+            self.of(method).filter_map(|b| Some(b.ratio(b.with.average?, |s| s.per_s)));
+        Ratio::of(&from_start.collect::<Vec<_>>())
+    }
+
+    /// Processor time of a request while the method watches, over that without.
+    pub fn cpu(&self, method: Method) -> Option<Ratio> {
+        Ratio::of(&self.of(method).map(|b| b.ratio(b.with.armed, |s| s.cpu_us)).collect::<Vec<_>>())
+    }
+
+    /// Events lost and recorded, all rounds.
+    pub fn events(&self, method: Method) -> (u64, u64) {
+        self.of(method).fold((0, 0), |(l, e), b| (l + b.with.lost, e + b.with.events))
+    }
+
+    /// Share of its events that a method lost.
+    pub fn lost_share(&self, method: Method) -> Option<f64> {
+        let (lost, kept) = self.events(method);
+        (lost + kept > 0).then(|| lost as f64 / (lost + kept) as f64)
+    }
+
+    /// Requests a second without any method, geometric mean.
+    pub fn unmeasured(&self) -> Option<Ratio> {
+        let speeds: Vec<f64> =
+            self.all.iter().flat_map(|b| [b.without.0.per_s, b.without.1.per_s]).collect();
+        Ratio::of(&speeds)
+    }
+
+    /// Least and greatest throughput of two slices without any method that lie next to each other,
+    /// one over the other: what the machine itself does.
+    pub fn disturbance(&self) -> Option<Ratio> {
+        let of = |b: &Bracketed| b.without.1.per_s / b.without.0.per_s;
+        Ratio::of(&self.all.iter().map(of).collect::<Vec<_>>())
+    }
+
+    /// The keys of these figures.
+    pub fn json(&self) -> Map<String, Value> {
+        let mut out = Map::new();
+        let mut put = |key: String, ratio: Option<Ratio>| {
+            if let Some(r) = ratio {
+                out.insert(format!("{key}_interval"), json!(r.interval));
+                out.insert(format!("{key}_n"), json!(r.n));
+                out.insert(key, json!(r.mean));
+            }
+        };
+        for method in Method::ALL {
+            let key = method.key();
+            if method.converges() {
+                put(format!("{key}_average_ratio"), self.average(method));
+                put(format!("{key}_converged_ratio"), self.armed(method));
+            } else {
+                put(format!("{key}_ratio"), self.armed(method));
+            }
+            put(format!("{key}_cpu_ratio"), self.cpu(method));
+        }
+        put("unmeasured_per_s".into(), self.unmeasured());
+        put("unmeasured_after_to_before".into(), self.disturbance());
+        for method in Method::ALL.into_iter().filter(|m| self.of(*m).next().is_some()) {
+            let (lost, kept) = self.events(method);
+            out.insert(format!("{}_lost_events", method.key()), json!(lost));
+            out.insert(format!("{}_recorded_events", method.key()), json!(kept));
+            out.insert(format!("{}_lost_share", method.key()), json!(self.lost_share(method)));
+        }
+        for method in [Method::Altaz, Method::AltazUserland] {
+            let late: u64 = self.of(method).map(|b| b.with.late).sum();
+            out.insert(format!("{}_units_after_convergence", method.key()), json!(late));
+        }
+        out
+    }
+
+    /// Rows of a Markdown table.
+    pub fn rows(&self) -> Vec<[String; 4]> {
+        let mut rows = Vec::new();
+        for method in Method::ALL {
+            let (lost, kept) = self.events(method);
+            let lost = match self.lost_share(method) {
+                _ if method == Method::Strace => "–".to_owned(),
+                Some(share) if lost > 0 => format!("{} ({:.1} %)", thousands(lost), share * 100.0),
+                Some(_) => "0".to_owned(),
+                None => "–".to_owned(),
+            };
+            let mut row = |what: String, ratio: Option<Ratio>, cpu: Option<Ratio>, lost: &str| {
+                if let Some(ratio) = ratio {
+                    let cpu = cpu.map_or("–".to_owned(), |r| format!("{:.2}", r.mean));
+                    rows.push([what, ratio.text(), cpu, lost.to_owned()]);
+                }
+            };
+            let words = method.words();
+            if method.converges() {
+                row(format!("{words}, first 30 s"), self.average(method), None, "–");
+                row(format!("{words}, after that"), self.armed(method), self.cpu(method), &lost);
+            } else {
+                row(words.to_owned(), self.armed(method), self.cpu(method), &lost);
+            }
+            let _ = kept;
+        }
+        rows
+    }
+}
+
+/// 1234567 as `1,234,567`.
+pub fn thousands(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// A Markdown table.
+pub fn table(head: [&str; 4], rows: &[[String; 4]]) -> String {
+    let mut out = format!("| {} |\n|---|---|---|---|\n", head.join(" | "));
+    for row in rows {
+        out.push_str(&format!("| {} |\n", row.join(" | ")));
+    }
+    out
+}
+
+/// What was promised and is not so, in words.
+pub fn broken(redis: &Figures) -> Vec<String> {
+    let mut broken = Vec::new();
+    let mut at_least = |what: &str, value: Option<f64>, bound: f64| {
+        if let Some(value) = value
+            && value < bound
+        {
+            broken.push(format!("{what} is {value:.3}, promised is {bound}"));
+        }
+    };
+    let (altaz, userland) = (Method::Altaz, Method::AltazUserland);
+    at_least("altaz from the first second", redis.average(altaz).map(|r| r.mean), 0.95);
+    at_least("altaz converged", redis.armed(altaz).map(|r| r.mean), 0.99);
+    at_least("altaz converged, interval", redis.armed(altaz).and_then(|r| r.low()), 0.97);
+    at_least("altaz --userland converged", redis.armed(userland).map(|r| r.mean), 0.95);
+    for method in [altaz, userland] {
+        let lost = redis.events(method).0;
+        if lost > 0 {
+            broken.push(format!("{} lost {lost} events", method.words()));
+        }
+    }
+    broken
+}
+
+/// By service.
+pub type ByService = BTreeMap<&'static str, Figures>;

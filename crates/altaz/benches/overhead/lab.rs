@@ -1,0 +1,278 @@
+//! A lab with a service under steady load, and how fast it is.
+//!
+//! The load never pauses: a slice is the difference of two readings of a counter. Nothing here knows
+//! who watches the service.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::channel;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use altaz::load::{LoadReport, ReadyCheck, ServiceLoad, wait_ready};
+use altaz_deploy::ServiceSpec;
+use altaz_lab::protocol::{ExitStatus, RequestBody, RunRequest};
+use altaz_lab::vm::Output;
+use altaz_lab::{BootOptions, InputFile, LabImage, LabVm, NetNs, ServiceImage, places};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+
+/// No script of the lab takes longer, and nothing is measured for longer.
+const TIMEOUT: Option<Duration> = Some(Duration::from_secs(300));
+/// Where altaz is in the lab.
+pub const ALTAZ: &str = "/usr/local/bin/altaz";
+/// Connections to the web service: it has two workers.
+const WEB_CONNECTIONS: u32 = 2;
+
+/// How fast a service was in a slice of time.
+#[derive(Debug, Clone, Copy)]
+pub struct Speed {
+    /// Requests answered in a second.
+    pub per_s: f64,
+    /// Processor time of the whole lab for a request, µs.
+    pub cpu_us: f64,
+}
+
+/// The lab.
+pub struct Lab {
+    vm: LabVm,
+}
+
+impl Lab {
+    /// Boots it with altaz in it.
+    pub fn boot(image: &LabImage, service: &ServiceImage, altaz: &Path) -> Result<Self> {
+        let netns = NetNs::new()?;
+        let mut options = BootOptions::new(&netns);
+        options.service_image = Some(service);
+        options.input_files = vec![InputFile::host(ALTAZ, 0o755, altaz)];
+        Ok(Self { vm: LabVm::boot(image, options).context("booting the lab")? })
+    }
+
+    /// Runs a script to its end and returns what it writes.
+    pub fn sh(&self, script: &str) -> Result<String> {
+        let output = self.vm.output(["sh", "-euc", script], TIMEOUT)?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        if output.status.shell_code() != 0 {
+            let said = String::from_utf8_lossy(&output.stderr);
+            bail!("`{script}` failed in the lab ({:?}): {text}{said}", output.status);
+        }
+        Ok(text)
+    }
+
+    /// Runs a script; when it says `armed`, `then` is done, and after it the script gets a line of
+    /// input. Returns what `then` returned and the script wrote.
+    pub fn armed<T: Send>(
+        &self,
+        script: &str,
+        then: impl FnOnce() -> Result<T> + Send,
+    ) -> Result<(T, String)> {
+        let request = RunRequest {
+            argv: ["sh", "-euc", script].map(str::to_owned).to_vec(),
+            stdin: true,
+            ..RunRequest::default()
+        };
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let (armed, when_armed) = channel();
+        let (tell, outcome) = channel();
+        let mut armed = Some(armed);
+        let status = std::thread::scope(|scope| {
+            let mut collect = |o: Output<'_>| {
+                match o {
+                    Output::Stdout(data) => out.extend_from_slice(data),
+                    Output::Stderr(data) => err.extend_from_slice(data),
+                }
+                if out.starts_with(b"armed\n")
+                    && let Some(armed) = armed.take()
+                {
+                    // The other side gave up waiting: the script's end tells why.
+                    let _ = armed.send(());
+                }
+            };
+            self.vm.run_with(request, TIMEOUT, &mut collect, |handle| {
+                scope.spawn(move || {
+                    if when_armed.recv_timeout(Duration::from_secs(90)).is_ok() {
+                        let _ = tell.send(then());
+                    }
+                    // A script that ended early needs no line.
+                    let _ = handle.stdin(b"\n", true);
+                });
+                Ok(())
+            })
+        })?;
+        let out = String::from_utf8_lossy(&out).into_owned();
+        if status != ExitStatus::Code(0) {
+            bail!("`{script}` failed in the lab: {out}{}", String::from_utf8_lossy(&err));
+        }
+        let value = outcome.recv().map_err(|_| anyhow!("`{script}` was never armed: {out}"))??;
+        Ok((value, out.strip_prefix("armed\n").unwrap_or(&out).to_owned()))
+    }
+
+    /// A file of the lab.
+    pub fn file(&self, path: &str) -> Result<Vec<u8>> {
+        Ok(self.vm.get_file(path)?)
+    }
+
+    /// Starts redis on one processor and its benchmark, 50 clients at full speed, on the other.
+    pub fn redis(&self) -> Result<Service<'_>> {
+        self.sh(
+            "taskset -c 0 redis-server --save '' --appendonly no --daemonize yes >/dev/null
+             for i in $(seq 100); do redis-cli ping >/dev/null 2>&1 && break; sleep 0.1; done
+             redis-cli ping >/dev/null
+             taskset -c 1 redis-benchmark -t set -P 1 -c 50 -n 2000000000 -q >/dev/null 2>&1 </dev/null &",
+        )?;
+        let tasks = "$(ls /proc/$(pgrep -x redis-server)/task)".to_owned();
+        Ok(Service {
+            lab: self,
+            name: "redis",
+            tasks,
+            target: "-p $(pgrep -x redis-server)".into(),
+            load: Load::Redis,
+        })
+    }
+
+    /// Starts a service of a spec as plain processes and asks it from outside, each connection its
+    /// next request as soon as the last one is answered.
+    pub fn web(&self, spec: &ServiceSpec) -> Result<Service<'_>> {
+        let body = RequestBody::DeployStart {
+            deployment: "process".into(),
+            spec: serde_json::to_value(spec)?,
+        };
+        self.vm.call("start the service", body, &[], TIMEOUT)?;
+        let address = IpAddr::V4(places::SERVICE_ADDRESS);
+        let check = ReadyCheck::of(spec, address);
+        let ready = move || wait_ready(&check, &|| None);
+        let ready = self.vm.netns().spawn_thread("ready", ready)?;
+        ready.join().map_err(|_| anyhow!("a thread died"))?.context("the lab's network")??;
+        // A rate that no lab reaches: every request is overdue.
+        let mut load = ServiceLoad::new(spec, address, u64::MAX, Some(1e6));
+        let ServiceLoad::Http(http) = &mut load else { bail!("the spec's load is not HTTP") };
+        http.connections = WEB_CONNECTIONS;
+        let (done, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let (counter, stopped) = (Arc::clone(&done), Arc::clone(&stop));
+        let run = move || {
+            let abort = || stopped.load(Ordering::SeqCst).then(|| "stopped".to_owned());
+            load.run(&abort, &|progress| counter.store(progress.done, Ordering::SeqCst))
+        };
+        let thread = self.vm.netns().spawn_thread("load", run)?;
+        let group = "/sys/fs/cgroup/altaz-process";
+        Ok(Service {
+            lab: self,
+            name: "web",
+            tasks: format!("$(cat {group}/cgroup.threads)"),
+            target: format!("--cgroup {group}"),
+            load: Load::Http { done, stop, thread: Some(thread) },
+        })
+    }
+
+    /// Ends the lab.
+    pub fn poweroff(self) -> Result<()> {
+        Ok(self.vm.poweroff()?)
+    }
+}
+
+type Running = JoinHandle<std::io::Result<Result<LoadReport, String>>>;
+
+enum Load {
+    /// Redis counts itself; its benchmark runs in the lab.
+    Redis,
+    Http {
+        done: Arc<AtomicU64>,
+        stop: Arc<AtomicBool>,
+        thread: Option<Running>,
+    },
+}
+
+/// A service under load.
+pub struct Service<'a> {
+    lab: &'a Lab,
+    /// Its name in the results.
+    pub name: &'static str,
+    /// Shell words that stand for the ids of its tasks.
+    pub tasks: String,
+    /// What altaz is pointed at, as shell words.
+    pub target: String,
+    load: Load,
+}
+
+impl<'a> Service<'a> {
+    /// The lab in which it runs.
+    pub fn lab(&self) -> &'a Lab {
+        self.lab
+    }
+
+    /// Requests so far, and the seconds of the clock that counts them.
+    fn read(&self) -> Result<(u64, f64, f64)> {
+        let cpu = cpu_seconds(self.lab.vm.pid())?;
+        match &self.load {
+            Load::Redis => {
+                let text = self.lab.sh("redis-cli info server commandstats")?;
+                let value = |key: &str, end: char| -> Option<f64> {
+                    text.split_once(key)?.1.split(end).next()?.trim().parse().ok()
+                };
+                let us = value("server_time_usec:", '\n').context("redis has no clock")?;
+                let calls = value("cmdstat_set:calls=", ',').context("redis got no SET")?;
+                Ok((calls as u64, us / 1e6, cpu))
+            }
+            Load::Http { done, .. } => {
+                let now = Instant::now().duration_since(*BEGIN).as_secs_f64();
+                Ok((done.load(Ordering::SeqCst), now, cpu))
+            }
+        }
+    }
+
+    /// How fast it is for some time.
+    pub fn speed(&self, time: Duration) -> Result<Speed> {
+        self.speed_while(|| {
+            std::thread::sleep(time);
+            Ok(())
+        })
+    }
+
+    /// How fast it is while something is done.
+    pub fn speed_while(&self, f: impl FnOnce() -> Result<()>) -> Result<Speed> {
+        let before = self.read()?;
+        f()?;
+        let after = self.read()?;
+        let requests = (after.0 - before.0) as f64;
+        ensure!(requests > 0.0, "{} answers no requests any more", self.name);
+        Ok(Speed {
+            per_s: requests / (after.1 - before.1),
+            cpu_us: (after.2 - before.2) / requests * 1e6,
+        })
+    }
+
+    /// Ends the load and the service; fails when a request did.
+    pub fn stop(mut self) -> Result<()> {
+        match &mut self.load {
+            Load::Redis => {
+                let text =
+                    self.lab.sh("redis-cli info stats; pgrep -x redis-benchmark >/dev/null")?;
+                ensure!(text.contains("total_error_replies:0"), "redis refused commands: {text}");
+                self.lab.sh("kill $(pgrep -x redis-benchmark); redis-cli shutdown nosave").map(drop)
+            }
+            Load::Http { stop, thread, .. } => {
+                stop.store(true, Ordering::SeqCst);
+                let thread = thread.take().context("stopped once")?;
+                let report = thread.join().map_err(|_| anyhow!("the load's thread died"))?;
+                let report = report.context("the lab's network")?.map_err(|e| anyhow!(e))?;
+                ensure!(report.error_count() == 0, "requests failed: {:?}", report.error_summary());
+                self.lab.vm.call("stop the service", RequestBody::DeployStop, &[], TIMEOUT)?;
+                Ok(())
+            }
+        }
+    }
+}
+
+static BEGIN: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+
+/// User and system time of a process with all its threads.
+fn cpu_seconds(pid: u32) -> Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let (_, fields) = stat.rsplit_once(')').context("/proc/PID/stat has no name")?;
+    let fields: Vec<&str> = fields.split_whitespace().collect();
+    let ticks = |at: usize| -> Result<f64> { Ok(fields.get(at).context("short")?.parse()?) };
+    // Fields 14 and 15 of proc(5), counted from the state, which is the third; in hundredths of a
+    // second on every architecture that altaz runs on.
+    Ok((ticks(11)? + ticks(12)?) / 100.0)
+}

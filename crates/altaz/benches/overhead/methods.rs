@@ -1,0 +1,248 @@
+//! Who watches the service: the scripts that arm each method in the lab, and what it lost.
+
+use std::time::Duration;
+
+use altaz_profile::{Profile, file};
+use anyhow::{Context, Result, bail};
+
+use super::lab::{ALTAZ, Service, Speed};
+
+const TRACING: &str = "/sys/kernel/tracing";
+
+/// A way to watch a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Method {
+    /// altaz, kernel functions and boundaries.
+    Altaz,
+    /// altaz with userland functions.
+    AltazUserland,
+    /// The published method: function_graph in its default buffer, for these tasks.
+    FunctionGraph,
+    /// `trace-cmd record -p function`, for these tasks.
+    TraceCmd,
+    /// System calls, counted by bpftrace.
+    Bpftrace,
+    /// System calls, counted by strace.
+    Strace,
+}
+
+impl Method {
+    /// All, in the order of the first round.
+    pub const ALL: [Self; 6] = [
+        Self::Altaz,
+        Self::FunctionGraph,
+        Self::AltazUserland,
+        Self::TraceCmd,
+        Self::Bpftrace,
+        Self::Strace,
+    ];
+
+    /// Its keys in the results begin with this.
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::Altaz => "altaz",
+            Self::AltazUserland => "altaz_userland",
+            Self::FunctionGraph => "function_graph",
+            Self::TraceCmd => "trace_cmd",
+            Self::Bpftrace => "bpftrace",
+            Self::Strace => "strace",
+        }
+    }
+
+    /// What it is, for a table.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Altaz => "`altaz record`",
+            Self::AltazUserland => "`altaz record --userland`",
+            Self::FunctionGraph => "function_graph, default buffer, `set_ftrace_pid`",
+            Self::TraceCmd => "`trace-cmd record -p function -P …`",
+            Self::Bpftrace => "`bpftrace`, system calls alone",
+            Self::Strace => "`strace -c -f`, system calls alone",
+        }
+    }
+
+    /// Whether it is altaz, whose cost changes while it runs.
+    pub fn converges(self) -> bool {
+        matches!(self, Self::Altaz | Self::AltazUserland)
+    }
+}
+
+/// How long to measure.
+#[derive(Debug, Clone, Copy)]
+pub struct Times {
+    /// A slice without altaz.
+    pub slice: Duration,
+    /// altaz from its start, averaged.
+    pub average: Duration,
+    /// altaz after that.
+    pub converged: Duration,
+}
+
+/// What a method did to the service in one go.
+#[derive(Debug, Clone, Copy)]
+pub struct Watched {
+    /// Speed from the method's start; only altaz is measured from there.
+    pub average: Option<Speed>,
+    /// Speed while it watches, its start left out.
+    pub armed: Speed,
+    /// Events that it recorded.
+    pub events: u64,
+    /// Events that it lost.
+    pub lost: u64,
+    /// Units that altaz saw for the first time while `armed` was measured.
+    pub late: u64,
+}
+
+/// Watches a service with a method and measures it meanwhile.
+pub fn watch(service: &Service<'_>, method: Method, times: &Times) -> Result<Watched> {
+    let outcome = match method {
+        Method::Altaz => with_altaz(service, "", times),
+        Method::AltazUserland => with_altaz(service, "--userland", times),
+        Method::FunctionGraph => others(service, times, &function_graph(&service.tasks)),
+        Method::TraceCmd => others(service, times, &trace_cmd(&service.tasks)),
+        Method::Bpftrace => others(service, times, BPFTRACE),
+        Method::Strace => others(service, times, &strace(&service.tasks)),
+    };
+    outcome.with_context(|| format!("watching {} with {}", service.name, method.words()))
+}
+
+fn with_altaz(service: &Service<'_>, flags: &str, times: &Times) -> Result<Watched> {
+    let long = (times.average + times.converged).as_secs() + 60;
+    let script = format!(
+        "rm -f /tmp/a.altaz
+         echo armed
+         {ALTAZ} record --quiet {target} {flags} --duration {long} -o /tmp/a.altaz 2>/tmp/altaz.err </dev/null &
+         read line
+         kill -INT $!
+         code=0
+         wait $! || code=$?
+         cat /tmp/altaz.err >&2
+         [ $code = 0 ] || [ $code = 4 ] || [ $code = 130 ]",
+        target = service.target,
+    );
+    let ((average, armed), _) = service.lab().armed(&script, || {
+        let average = service.speed(times.average)?;
+        Ok((average, service.speed(times.converged)?))
+    })?;
+    let profile = profile(service)?;
+    let windows = &profile.manifest.windows;
+    let lost = windows.iter().map(|w| w.lost_events).sum();
+    let begin_ns = times.average.as_nanos() as u64;
+    let late = |first: u32| windows.get(first as usize).is_some_and(|w| w.start_ns >= begin_ns);
+    Ok(Watched {
+        average: Some(average),
+        armed,
+        events: profile.units.iter().map(|u| u.windows.len() as u64).sum(),
+        lost,
+        late: profile.units.iter().filter(|u| late(u.first_window)).count() as u64,
+    })
+}
+
+fn profile(service: &Service<'_>) -> Result<Profile> {
+    let bytes = service.lab().file("/tmp/a.altaz")?;
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("a.altaz");
+    std::fs::write(&path, bytes)?;
+    let profile = file::read(&path)?;
+    if profile.units.is_empty() {
+        bail!("altaz recorded nothing");
+    }
+    Ok(profile)
+}
+
+/// A method that says `armed`, gets a line, and ends with `events N` and `lost N`.
+fn others(service: &Service<'_>, times: &Times, script: &str) -> Result<Watched> {
+    let (armed, text) = service.lab().armed(script, || service.speed(times.slice))?;
+    let number = |key: &str| -> Result<u64> {
+        let line = text.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(' '));
+        let value: f64 = line.with_context(|| format!("no {key:?} in {text:?}"))?.trim().parse()?;
+        Ok(value as u64)
+    };
+    Ok(Watched { average: None, armed, events: number("events")?, lost: number("lost")?, late: 0 })
+}
+
+/// Prints what the buffers hold, gave away and lost; fails if the kernel does not say.
+const STATS: &str = r#"cat /sys/kernel/tracing/per_cpu/cpu*/stats | awk '
+    /^entries:|^read events:/ { kept += $NF }
+    /^overrun:|^dropped events:/ { n++; lost += $NF }
+    END { if (!n) exit 1; printf "events %d\nlost %d\n", kept, lost }'"#;
+
+fn function_graph(tasks: &str) -> String {
+    format!(
+        "cd {TRACING}
+         echo nop > current_tracer
+         echo {tasks} > set_ftrace_pid
+         echo 1 > options/function-fork
+         echo function_graph > current_tracer
+         echo 1 > tracing_on
+         echo armed
+         read line
+         echo 0 > tracing_on
+         {STATS}
+         echo nop > current_tracer
+         echo > set_ftrace_pid
+         echo 0 > options/function-fork
+         echo > trace
+         echo 1 > tracing_on
+         sleep 1"
+    )
+}
+
+fn trace_cmd(tasks: &str) -> String {
+    format!(
+        r#"pids=
+         for t in {tasks}; do pids="$pids -P $t"; done
+         trace-cmd record -p function $pids -o /tmp/trace.dat >/tmp/log 2>&1 </dev/null &
+         tries=0
+         until [ "$(cat {TRACING}/current_tracer) $(cat {TRACING}/tracing_on)" = "function 1" ]; do
+             tries=$((tries + 1))
+             [ $tries -lt 200 ] || {{ cat /tmp/log >&2; exit 1; }}
+             sleep 0.1
+         done
+         echo armed
+         read line
+         {STATS}
+         kill -INT $!
+         wait $! || true
+         rm -f /tmp/trace.dat*
+         sleep 1"#
+    )
+}
+
+const BPFTRACE: &str = r#"
+    bpftrace -e 'BEGIN { printf("begin\n"); } tracepoint:raw_syscalls:sys_enter { @[args.id] = count(); }' \
+        >/tmp/log 2>&1 </dev/null &
+    tries=0
+    until grep -q begin /tmp/log; do
+        tries=$((tries + 1))
+        [ $tries -lt 600 ] || { cat /tmp/log >&2; exit 1; }
+        sleep 0.1
+    done
+    sleep 0.5
+    echo armed
+    read line
+    kill -INT $!
+    wait $! || true
+    awk '/^@\[/ { n += $NF } /[Ll]ost/ { lost += $2 } END { printf "events %d\nlost %d\n", n, lost }' /tmp/log
+    sleep 1"#;
+
+fn strace(tasks: &str) -> String {
+    format!(
+        r#"pids=
+         for t in {tasks}; do pids="$pids -p $t"; done
+         strace -c -f $pids >/tmp/log 2>&1 </dev/null &
+         tries=0
+         until grep -q attached /tmp/log; do
+             tries=$((tries + 1))
+             [ $tries -lt 100 ] || {{ cat /tmp/log >&2; exit 1; }}
+             sleep 0.1
+         done
+         sleep 0.5
+         echo armed
+         read line
+         kill -INT $!
+         wait $! || true
+         awk '$NF == "total" {{ printf "events %d\nlost 0\n", $4 }}' /tmp/log
+         sleep 1"#
+    )
+}
