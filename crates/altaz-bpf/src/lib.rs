@@ -1,1 +1,26 @@
-//! BPF without a compiler.
+//! BPF without a compiler: small programs put together instruction by instruction, loaded and
+//! attached without a file, and what altaz counts with them.
+//!
+//! Room for: an assembler, bpf(2), maps, programs and links; the filter by which all programs tell
+//! the target's tasks from others; counters of system calls, VM exits and userland probes.
+//!
+//! Never in here: names of system calls or exits, profiles, files of the target, anything pinned
+//! into a BPF file system. Whatever this crate attaches is gone when the process is, however it
+//! ends.
+//!
+//! # What it needs
+//! Linux 5.15; probes by links of many need 6.6. `CAP_BPF` and `CAP_PERFMON`; tracefs must be
+//! readable (files of root). `CAP_SYS_ADMIN` is not needed.
+
+pub mod asm;
+mod error;
+pub mod event;
+pub mod filter;
+pub mod hits;
+pub mod link;
+pub mod map;
+pub mod program;
+mod sys;
+
+pub use error::BpfError;
+pub use filter::{ActiveFilter, TaskFilter};
