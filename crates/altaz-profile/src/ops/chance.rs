@@ -49,6 +49,9 @@ pub const ALIKE: f64 = 0.05;
 /// Numbers of separate times that are tried.
 const TIMES: [u32; 5] = [1, 2, 4, 8, 16];
 
+/// How many of them, where the finding instrument stops watching after [`CUT`] windows.
+const TRIED_IF_CUT: usize = 2;
+
 /// Windows after which the live instrument stops watching a function.
 const CUT: usize = 3;
 
@@ -115,11 +118,10 @@ impl Watch {
         let Some(watched_ns) = NonZeroU64::new(clock.total_ns).filter(|_| clock.counted > 1) else {
             return Err(Inconclusive::Windows { whole: clock.counted, windows: clock.windows });
         };
-        let cut = profile.manifest.instrument.kind == InstrumentKind::Live;
         let mut seldom = [0.0; TIMES.len()];
         for seen in sightings(profile, phase).iter().filter(|seen| seen.of_service()) {
             let times = clock.times(&seen.windows);
-            let stopped = cut && seen.windows.len() >= CUT;
+            let stopped = clock.cut && seen.windows.len() >= CUT;
             let late = times.first().is_none_or(|&at| at > clock.total_ns / 2);
             for (sum, k) in seldom.iter_mut().zip(TIMES) {
                 if times.len() <= k as usize && (!stopped || late) {
@@ -148,7 +150,8 @@ impl Watch {
             let within = *times.get(k as usize - 1)?;
             Some(seldom * self.share(within).powf(f64::from(k)))
         };
-        let bounds = TIMES.into_iter().zip(self.seldom).filter_map(bound);
+        let tried = if other.cut { TRIED_IF_CUT } else { TIMES.len() };
+        let bounds = TIMES.into_iter().zip(self.seldom).take(tried).filter_map(bound);
         let least = bounds.fold(f64::INFINITY, f64::min);
         let within_ns = times.last().copied().unwrap_or(0);
         let count = u32::try_from(times.len()).unwrap_or(u32::MAX);
@@ -157,7 +160,7 @@ impl Watch {
             times: count,
             within_ns,
             missed: (share / (1.0 + share)).powf(f64::from(count)).clamp(0.0, 1.0),
-            alike: (least * TIMES.len() as f64).min(f64::MAX),
+            alike: (least * tried as f64).min(f64::MAX),
         }
     }
 
@@ -178,6 +181,8 @@ pub struct Clock {
     counted: u64,
     /// Windows of the phase.
     windows: u64,
+    /// The instrument stops watching a function after [`CUT`] windows.
+    cut: bool,
 }
 
 impl Clock {
@@ -187,7 +192,8 @@ impl Clock {
     }
 
     fn of(profile: &Profile, phase: Phase, counts: impl Fn(&Window) -> bool) -> Self {
-        let mut clock = Self { at: Vec::new(), total_ns: 0, counted: 0, windows: 0 };
+        let cut = profile.manifest.instrument.kind == InstrumentKind::Live;
+        let mut clock = Self { at: Vec::new(), total_ns: 0, counted: 0, windows: 0, cut };
         for window in &profile.manifest.windows {
             clock.windows += u64::from(window.phase == phase);
             clock.at.push((window.phase == phase && counts(window)).then(|| {
