@@ -69,6 +69,10 @@ pub enum Verb {
     Compare(CompareArgs),
     /// Print recorded profiles
     Report(ReportArgs),
+    /// Record the code that a running service traverses on this machine, in place
+    Record(RecordArgs),
+    /// Report code and system calls that a service has not used before, as it happens
+    Watch(WatchArgs),
 }
 
 /// Arguments of `altaz doctor`.
@@ -150,6 +154,126 @@ pub struct ReportArgs {
     /// Components listed per layer, the largest first
     #[arg(long, default_value_t = 10, value_name = "N")]
     pub top: usize,
+}
+
+/// What `record` and `watch` are pointed at.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "What to observe (one of)")]
+#[group(required = true, multiple = false)]
+pub struct TargetArgs {
+    /// Processes by id, with all that they start; repeatable or separated by commas
+    #[arg(short, long, value_name = "PID", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..))]
+    pub pid: Vec<u32>,
+    /// All processes of a control group
+    #[arg(long, value_name = "PATH")]
+    pub cgroup: Option<PathBuf>,
+    /// All processes of a systemd unit
+    #[arg(long, value_name = "NAME")]
+    pub unit: Option<String>,
+    /// A container of podman, docker, containerd, runc, crun or gVisor, by id or name
+    #[arg(long, value_name = "ID|NAME")]
+    pub container: Option<String>,
+    /// A command to run
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+/// How `record` and `watch` observe.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "How to observe")]
+pub struct ObserveArgs {
+    /// Also observe userland functions of the processes' executables and libraries
+    #[arg(long)]
+    pub userland: bool,
+    /// Where something cannot be observed on this machine, observe the rest
+    #[arg(long)]
+    pub partial: bool,
+    /// How long to count system calls
+    #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
+    pub syscalls: SyscallsWhen,
+    /// Size of the kernel's trace buffer for each CPU, in KiB
+    #[arg(long, value_name = "KIB", default_value_t = 8192, value_parser = clap::value_parser!(u32).range(64..=1 << 20))]
+    pub buffer: u32,
+}
+
+/// How long system calls are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum SyscallsWhen {
+    /// All the time for a command; for what runs already, until nothing new is seen (a new one is
+    /// noticed afterwards by its kernel function).
+    #[default]
+    Auto,
+    /// All the time. Costs something at each system call.
+    Always,
+    /// Not at all.
+    Never,
+}
+
+/// Arguments of `altaz record`.
+#[derive(Debug, Args)]
+pub struct RecordArgs {
+    /// What is observed.
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// How.
+    #[command(flatten)]
+    pub observe: ObserveArgs,
+    /// Stop after this time (30s, 10m) [default: when the processes end, or at Ctrl-C]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub duration: Option<std::time::Duration>,
+    /// Stop when this share of the load's code has been seen, by each layer's coverage
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    pub until_complete: Option<f64>,
+    /// Phase that the recording shows: start, serve or stop
+    #[arg(long, value_name = "PHASE", default_value = "serve", value_parser = phase)]
+    pub phase: altaz_profile::Phase,
+    /// Name of the service in the profile [default: the program's]
+    #[arg(long, value_name = "NAME")]
+    pub service: Option<String>,
+    /// The load in words; only profiles of the same load are compared
+    #[arg(long, value_name = "TEXT")]
+    pub load: Option<String>,
+    /// The profile [default: SERVICE.altaz]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// Arguments of `altaz watch`.
+#[derive(Debug, Args)]
+pub struct WatchArgs {
+    /// What is observed.
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// How.
+    #[command(flatten)]
+    pub observe: ObserveArgs,
+    /// What is known already [default: what the service does until nothing new is seen]
+    #[arg(long, value_name = "FILE")]
+    pub baseline: Option<PathBuf>,
+    /// Without a baseline: learn until this long nothing new was seen
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+    pub quiet_time: std::time::Duration,
+    /// Stop after this time [default: at Ctrl-C, or when the processes end]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub duration: Option<std::time::Duration>,
+    /// Serve metrics for Prometheus at this address (127.0.0.1:9188)
+    #[arg(long, value_name = "ADDRESS")]
+    pub metrics: Option<std::net::SocketAddr>,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(share) if share > 0.0 && share < 1.0 => Ok(share),
+        _ => Err("write a share between 0 and 1, like 0.99".into()),
+    }
+}
+
+fn phase(text: &str) -> Result<altaz_profile::Phase, String> {
+    use altaz_profile::Phase;
+    match Phase::parse(text) {
+        Some(phase) if phase != Phase::Idle => Ok(phase),
+        _ => Err("write start, serve or stop".into()),
+    }
 }
 
 /// Arguments of `altaz compare`.

@@ -12,6 +12,7 @@ mod lab;
 pub mod load;
 pub mod output;
 pub mod process;
+mod record;
 mod report;
 pub mod signals;
 pub mod ui;
@@ -39,6 +40,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             Verb::Lab(args) => lab::run(args, &cx),
             Verb::Compare(args) => compare::run(args, &cx),
             Verb::Report(args) => report::run(args, &cx),
+            Verb::Record(args) => record::run(args, &cx),
+            Verb::Watch(args) => record::watch(args, &cx),
         }
     });
     match result {

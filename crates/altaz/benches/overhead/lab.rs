@@ -119,7 +119,9 @@ impl Lab {
             "taskset -c 0 redis-server --save '' --appendonly no --daemonize yes >/dev/null
              for i in $(seq 100); do redis-cli ping >/dev/null 2>&1 && break; sleep 0.1; done
              redis-cli ping >/dev/null
-             taskset -c 1 redis-benchmark -t set -P 1 -c 50 -n 2000000000 -q >/dev/null 2>&1 </dev/null &",
+             taskset -c 1 redis-benchmark -t set -P 1 -c 50 -n 2000000000 -q >/tmp/load 2>&1 </dev/null &
+             for i in $(seq 100); do redis-cli info commandstats | grep -q _set: && exit 0; sleep 0.1; done
+             cat /tmp/load >&2; exit 1",
         )?;
         let tasks = "$(ls /proc/$(pgrep -x redis-server)/task)".to_owned();
         Ok(Service {
