@@ -1,0 +1,330 @@
+//! Differential test of the running kernel: does an instruction do under a probe what it does without?
+//!
+//! Each example of each form on the allowlist is executed with many registers, flags, vectors and memory contents,
+//! first as it is, then with a probe on it, in child processes that map a file of altaz's own. Whatever differs, is
+//! refused by the kernel, kills the child, or is not counted exactly as often as it was executed, takes its form off
+//! the list for this run. The test also learns which forms this kernel emulates: the first single-step in a process
+//! makes a mapping that can be seen.
+//!
+//! Nothing of a service is touched here, and nothing may be attached to one before this has run.
+
+mod code;
+mod machine;
+
+use crate::examples::{Example, Fill};
+use crate::form::{Allowed, Form, Speed};
+use crate::instruction::{self, Class};
+use crate::{UprobeError, relink};
+use altaz_bpf::BpfError;
+use altaz_bpf::asm::Reg::{R0, R1, R2, R10};
+use altaz_bpf::asm::{Alu, Asm, Cond, Helper, Size};
+use altaz_bpf::link::{Link, ProbeAt, UprobePmu, knows_uprobe_multi};
+use altaz_bpf::map::MmapArray;
+use altaz_bpf::program::{Kind as ProgramKind, Program};
+use machine::{Ending, INPUTS, Stage};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// What became of one example.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The same with and without a probe, counted exactly.
+    Agreed(Speed),
+    /// The kernel would not probe it.
+    RefusedByKernel,
+    /// It came out differently: what differed, or how the process ended.
+    Disagreed(String),
+    /// The right result, but not counted as often as it was executed.
+    Miscounted {
+        /// Executions.
+        made: u64,
+        /// Hits.
+        counted: u64,
+    },
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Agreed(Speed::Emulated) => f.write_str("agreed, emulated"),
+            Self::Agreed(Speed::Stepped) => f.write_str("agreed, single-stepped"),
+            Self::RefusedByKernel => f.write_str("refused by the kernel"),
+            Self::Disagreed(how) => write!(f, "executed wrongly: {how}"),
+            Self::Miscounted { made, counted } => {
+                write!(f, "executed {made} times, counted {counted} times")
+            }
+        }
+    }
+}
+
+/// One example and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tried {
+    /// Assembly text.
+    pub text: String,
+    /// Its form; nothing for an instruction that is not on the allowlist.
+    pub form: Option<Form>,
+    /// Whether it lay across a page boundary.
+    pub crossing: bool,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// Result of the self-test.
+#[derive(Debug, Clone)]
+pub struct SelfTest {
+    /// All examples, in the order in which they were tried.
+    pub tried: Vec<Tried>,
+    /// Executions of examples under a probe.
+    pub executions: u64,
+    /// Time it took.
+    pub took: Duration,
+    allowed: Allowed,
+}
+
+impl SelfTest {
+    /// Tests the running kernel. `sys` is usually `/sys`; it is looked at where the kernel has no `uprobe_multi`.
+    ///
+    /// # Errors
+    /// When BPF or probes are not available, or child processes cannot be made.
+    pub fn run(sys: &Path) -> Result<Self, UprobeError> {
+        let started = Instant::now();
+        let tried = try_examples(&crate::examples::all(), sys)?;
+        let agreed = tried.iter().filter(|t| matches!(t.outcome, Outcome::Agreed(_))).count();
+        let executions = (agreed * INPUTS) as u64;
+        let allowed = allowed(&tried);
+        Ok(Self { tried, executions, took: started.elapsed(), allowed })
+    }
+
+    /// The forms that are probed in this run: those of which every example agreed. A form counts as emulated when all
+    /// of its examples were.
+    pub fn allowed(&self) -> &Allowed {
+        &self.allowed
+    }
+
+    /// Examples that came out wrong or were miscounted.
+    pub fn disagreed(&self) -> impl Iterator<Item = &Tried> {
+        self.tried
+            .iter()
+            .filter(|t| matches!(t.outcome, Outcome::Disagreed(_) | Outcome::Miscounted { .. }))
+    }
+
+    /// Examples that the kernel would not probe.
+    pub fn refused(&self) -> impl Iterator<Item = &Tried> {
+        self.tried.iter().filter(|t| t.outcome == Outcome::RefusedByKernel)
+    }
+}
+
+fn allowed(tried: &[Tried]) -> Allowed {
+    let mut worst: BTreeMap<Form, Option<Speed>> = BTreeMap::new();
+    for one in tried {
+        let Some(form) = one.form else { continue };
+        let speed = match one.outcome {
+            Outcome::Agreed(speed) => Some(speed),
+            _ => None,
+        };
+        let entry = worst.entry(form).or_insert(speed);
+        *entry = entry.zip(speed).map(|(a, b)| a.max(b));
+    }
+    let mut out = Allowed::default();
+    for (form, speed) in worst {
+        if let Some(speed) = speed {
+            out.insert(form, speed);
+        }
+    }
+    out
+}
+
+/// What the running kernel makes of instructions that need not be on the allowlist: text and bytes of each. They are
+/// executed in child processes of their own. An instruction that this processor does not have must not be among them.
+///
+/// # Errors
+/// As [`SelfTest::run`].
+pub fn try_instructions(
+    instructions: &[(&str, &[u8])],
+    sys: &Path,
+) -> Result<Vec<Tried>, UprobeError> {
+    let examples: Vec<Example> = instructions
+        .iter()
+        .map(|(text, bytes)| Example {
+            text: (*text).to_string(),
+            bytes: bytes.to_vec(),
+            fill: Fill::Nothing,
+        })
+        .collect();
+    try_examples(&examples, sys)
+}
+
+fn try_examples(examples: &[Example], sys: &Path) -> Result<Vec<Tried>, UprobeError> {
+    let fail = |what| move |source: io::Error| UprobeError::SelfTest { what, source };
+    let wide = std::arch::is_x86_feature_detected!("avx");
+    let program = code::program(examples, wide);
+    let stage = Stage::new(&program).map_err(fail("map an executable file of its own"))?;
+    let slots = program.slots.len();
+    match stage.run(0..slots).map_err(fail("start a process"))? {
+        Ending::Finished => {}
+        Ending::Killed(signal) => return Err(UprobeError::SelfTestBroken { signal }),
+    }
+    let before: Vec<_> = (0..slots).map(|slot| stage.found(slot)).collect();
+    stage.clear();
+
+    let offsets: Vec<u64> = program.slots.iter().map(|slot| slot.offset as u64).collect();
+    let probes = Probes::attach(&stage, &offsets, sys)?;
+    let mut tried = Vec::with_capacity(slots);
+    for (index, (slot, before)) in program.slots.iter().zip(before).enumerate() {
+        let Some(example) = examples.get(slot.example) else { continue };
+        let class = instruction::classify(&example.bytes, example.assumed_address());
+        let form = match class {
+            Class::Emulated(form) | Class::Stepped(form) => Some(form),
+            Class::Refused(_) => None,
+        };
+        let outcome = if probes.refused.contains(&(index as u64)) {
+            Outcome::RefusedByKernel
+        } else {
+            let ending = stage.run(index..index + 1).map_err(fail("start a process"))?;
+            judge(ending, before, stage.found(index), probes.count(index))
+        };
+        let last = slot.offset + example.bytes.len() - 1;
+        let crossing = slot.offset / code::PAGE != last / code::PAGE;
+        tried.push(Tried { text: example.text.clone(), form, crossing, outcome });
+    }
+    Ok(tried)
+}
+
+type Found = Option<(Vec<u64>, bool)>;
+
+fn judge(ending: Ending, before: Found, after: Found, counted: u64) -> Outcome {
+    let made = INPUTS as u64;
+    match (ending, before, after) {
+        (Ending::Killed(signal), ..) => {
+            Outcome::Disagreed(format!("the process ended with signal {signal}"))
+        }
+        (_, Some((before, _)), Some((after, stepped))) => {
+            if let Some(how) = machine::difference(&before, &after) {
+                Outcome::Disagreed(how)
+            } else if counted != made {
+                Outcome::Miscounted { made, counted }
+            } else {
+                Outcome::Agreed(if stepped { Speed::Stepped } else { Speed::Emulated })
+            }
+        }
+        _ => Outcome::Disagreed("it did not come to its end".to_string()),
+    }
+}
+
+/// Probes on the self-test's own file, with the index of the slot as cookie.
+struct Probes {
+    _links: Vec<Link>,
+    counts: MmapArray,
+    refused: Vec<u64>,
+}
+
+impl Probes {
+    fn attach(stage: &Stage, offsets: &[u64], sys: &Path) -> Result<Self, UprobeError> {
+        let bpf = |what: &str| {
+            let what = format!("self-test: {what}");
+            move |source: BpfError| UprobeError::Bpf { what, source }
+        };
+        let path = PathBuf::from(format!("/proc/self/fd/{}", stage.file().as_raw_fd()));
+        let entries = u32::try_from(offsets.len()).unwrap_or(u32::MAX);
+        let counts = MmapArray::new("altaz_selftest", entries, 1).map_err(bpf("make an array"))?;
+        let probes: Vec<ProbeAt> =
+            (0..).zip(offsets).map(|(cookie, &offset)| ProbeAt { offset, cookie }).collect();
+        let multi = load(ProgramKind::UprobeMulti, &counts)
+            .map(|program| knows_uprobe_multi(&program).then_some(program));
+        let (links, refused) = match multi {
+            Ok(Some(program)) => {
+                let all = relink::link_what_the_kernel_takes(&program, &path, &path, &probes)?;
+                (all.link.into_iter().collect(), all.refused)
+            }
+            _ => {
+                let pmu = UprobePmu::find(sys).map_err(bpf("find the uprobe PMU"))?;
+                let program = load(ProgramKind::Uprobe, &counts).map_err(bpf("load a program"))?;
+                let (mut links, mut refused) = (Vec::new(), Vec::new());
+                for probe in &probes {
+                    match Link::uprobe(&program, pmu, &path, *probe) {
+                        Ok(link) => links.push(link),
+                        Err(e) if relink::is_about_the_instruction(&e) => {
+                            refused.push(probe.cookie)
+                        }
+                        Err(e) => return Err(bpf("attach a probe")(e)),
+                    }
+                }
+                (links, refused)
+            }
+        };
+        Ok(Self { _links: links, counts, refused })
+    }
+
+    fn count(&self, slot: usize) -> u64 {
+        let word = self.counts.entry(slot).and_then(|entry| entry.first());
+        word.map_or(0, |word| word.load(Ordering::Relaxed))
+    }
+}
+
+/// Counts hits by cookie, of whoever: nobody else maps the file.
+fn load(kind: ProgramKind, counts: &MmapArray) -> Result<Program, BpfError> {
+    let mut asm = Asm::new();
+    let out = asm.label();
+    asm.call(Helper::AttachCookie).store(Size::B4, R10, -4, R0);
+    asm.map(R1, counts.raw()).mov_reg(R2, R10).alu(Alu::Add, R2, -4).call(Helper::MapLookup);
+    asm.jump_if(Cond::Equal, R0, 0, out).mov(R1, 1).atomic_add(R0, 0, R1);
+    asm.bind(out).mov(R0, 0).exit();
+    Program::load(kind, "altaz_selftest", asm)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::form::{Access, Kind};
+
+    fn tried(kind: Kind, outcome: Outcome) -> Tried {
+        let form = Some(Form { kind, access: Access::Registers });
+        Tried { text: String::new(), form, crossing: false, outcome }
+    }
+
+    #[test]
+    fn one_bad_example_takes_its_form_off_the_list_and_one_stepped_makes_it_stepped() {
+        let list = allowed(&[
+            tried(Kind::Push, Outcome::Agreed(Speed::Emulated)),
+            tried(Kind::Push, Outcome::Agreed(Speed::Emulated)),
+            tried(Kind::Nop, Outcome::Agreed(Speed::Emulated)),
+            tried(Kind::Nop, Outcome::Agreed(Speed::Stepped)),
+            tried(Kind::Call, Outcome::Agreed(Speed::Emulated)),
+            tried(Kind::Call, Outcome::RefusedByKernel),
+            tried(Kind::Call, Outcome::Agreed(Speed::Emulated)),
+            tried(Kind::Jump, Outcome::Miscounted { made: 32, counted: 31 }),
+            tried(Kind::Jump, Outcome::Agreed(Speed::Emulated)),
+        ]);
+        let speed = |kind| list.speed(Form { kind, access: Access::Registers });
+        assert_eq!(speed(Kind::Push), Some(Speed::Emulated));
+        assert_eq!(speed(Kind::Nop), Some(Speed::Stepped));
+        assert_eq!(speed(Kind::Call), None);
+        assert_eq!(speed(Kind::Jump), None);
+        assert_eq!(list.len(), 2);
+    }
+
+    #[test]
+    fn what_differs_is_said() {
+        let runs = |flags: u64| {
+            let mut words = vec![7u64; INPUTS * machine::WORDS];
+            words[3 * machine::WORDS + 16] = flags;
+            Some((words, false))
+        };
+        let same = judge(Ending::Finished, runs(7), runs(7), INPUTS as u64);
+        assert_eq!(same, Outcome::Agreed(Speed::Emulated));
+        let counted = judge(Ending::Finished, runs(7), runs(7), 31);
+        assert_eq!(counted, Outcome::Miscounted { made: 32, counted: 31 });
+        let Outcome::Disagreed(how) = judge(Ending::Finished, runs(7), runs(0x107), 32) else {
+            panic!("a difference passed")
+        };
+        assert!(how.starts_with("flags is 0x107 with a probe and 0x7 without (input 3)"), "{how}");
+        assert!(matches!(judge(Ending::Killed(11), runs(7), runs(7), 32), Outcome::Disagreed(_)));
+        assert!(matches!(judge(Ending::Finished, runs(7), None, 32), Outcome::Disagreed(_)));
+    }
+}
