@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 
 use altaz_profile::results::{
-    DeploymentResult, Hap, LayerResult, ProfileReport, REPORT_SCHEMA, Vap,
+    ContextResult, DeploymentResult, Hap, LayerResult, ProfileReport, REPORT_SCHEMA,
+    Sums as Figure, Vap,
 };
-use altaz_profile::{Layer, LayerInfo, Owner, Profile, Unit};
+use altaz_profile::{Context, Layer, LayerInfo, Owner, Profile, Unit};
 
 use crate::compare::basis;
 use crate::complete::{Completeness, Trust};
@@ -13,7 +14,7 @@ use crate::components::components;
 use crate::error::AssessError;
 use crate::select::{Seen, Selection, select};
 use crate::sums::Sums;
-use crate::{Options, STEADY_SHARE, complete};
+use crate::{Options, complete};
 
 /// The vertical and horizontal attack profile of a recording, for its serve phase.
 ///
@@ -47,6 +48,7 @@ pub fn assess(profile: &Profile, options: &Options) -> Result<DeploymentResult, 
         layers: layers.into_iter().map(|l| l.result).collect(),
         boundaries: manifest.boundaries.clone(),
         barriers: Vec::new(),
+        posture: manifest.posture.clone(),
         blind_spots: manifest.blind_spots.clone(),
         calibration: manifest.calibration.clone(),
         repeats: None,
@@ -71,11 +73,6 @@ pub fn report(profile: &Profile, options: &Options) -> Result<ProfileReport, Ass
     })
 }
 
-/// Whether a function seen in this many of so many windows is rare.
-pub fn is_rare(seen_in: usize, windows: usize) -> bool {
-    (seen_in as f64) < STEADY_SHARE * windows as f64
-}
-
 /// A layer's figures and what totals need besides.
 struct Assessed {
     result: LayerResult,
@@ -92,6 +89,7 @@ fn layers(
     let mut serve = by_layer(&selection.serve, |s| s.unit);
     let mut start = by_layer(&selection.start_only, |s| s.unit);
     let mut background = by_layer(&selection.background, |u| u);
+    let mut interrupts = by_layer(&selection.interrupts, |s| s.unit);
     let assessed = profile
         .manifest
         .layers
@@ -101,6 +99,7 @@ fn layers(
                 info,
                 &serve.remove(&info.name).unwrap_or_default(),
                 &start.remove(&info.name).unwrap_or_default(),
+                &interrupts.remove(&info.name).unwrap_or_default(),
                 background.remove(&info.name).unwrap_or_default().len() as u64,
                 selection,
                 trust,
@@ -109,6 +108,7 @@ fn layers(
         })
         .collect();
     // Every described layer has taken its functions out.
+    serve.extend(interrupts);
     if let Some((&layer, rest)) = serve.iter().min_by_key(|(layer, _)| **layer) {
         return Err(AssessError::UndescribedLayer {
             deployment: profile.manifest.deployment.clone(),
@@ -131,6 +131,7 @@ fn layer(
     info: &LayerInfo,
     serve: &[&Seen<'_>],
     start: &[&Seen<'_>],
+    interrupts: &[&Seen<'_>],
     background_functions: u64,
     selection: &Selection<'_>,
     trust: &Trust,
@@ -140,7 +141,7 @@ fn layer(
     let completeness = complete::completeness(serve, selection.windows, trust);
     let (top, components_total) = components(serve, options.components);
     let (start_top, start_only_total) = components(start, options.components);
-    let rare = serve.iter().filter(|s| is_rare(s.windows.len(), selection.windows)).count();
+    let rare = serve.iter().filter(|s| selection.is_rare(s)).count();
     let result = LayerResult {
         name: info.name,
         owner: info.owner,
@@ -156,6 +157,8 @@ fn layer(
         rare_functions: rare as u64,
         start_only_functions: start.len() as u64,
         background_functions,
+        interrupts: figure(interrupts.iter().copied()),
+        contexts: contexts(serve, interrupts),
         code: info.code,
         held_out: completeness.held_out,
         components: top,
@@ -164,6 +167,24 @@ fn layer(
         start_only_total,
     };
     Assessed { result, sums, completeness }
+}
+
+fn figure<'a>(seen: impl IntoIterator<Item = &'a Seen<'a>>) -> Figure {
+    let sums = Sums::of(seen);
+    Figure { functions: sums.functions, bytes: sums.bytes }
+}
+
+/// Functions by context, unless the instrument tells no contexts apart.
+fn contexts(serve: &[&Seen<'_>], interrupts: &[&Seen<'_>]) -> Vec<ContextResult> {
+    let all = || serve.iter().chain(interrupts).copied();
+    if all().all(|s| s.contexts == [Context::Any]) {
+        return Vec::new();
+    }
+    let of = |&context: &Context| {
+        let Figure { functions, bytes } = figure(all().filter(|s| s.contexts.contains(&context)));
+        ContextResult { context, functions, bytes }
+    };
+    Context::ALL.iter().map(of).filter(|c| c.functions > 0).collect()
 }
 
 /// Sum, coverage and unseen functions of the layers that are asked for.
@@ -229,6 +250,21 @@ fn own_notes(profile: &Profile, selection: &Selection<'_>, trust: &Trust) -> Vec
     let mut notes = Vec::new();
     if let Trust::Withheld(why) = trust {
         notes.push(format!("No completeness is given: {why}."));
+    }
+    if selection.cut {
+        notes.push(
+            "The live instrument watches a function until it was seen in three windows: `seen` rests \
+             on these and is a lower bound, contexts are those of these windows, and how many bytes \
+             of a function were executed is not known."
+                .into(),
+        );
+    }
+    if !selection.interrupts.is_empty() {
+        notes.push(format!(
+            "{} functions were seen in interrupts only. They stand beside VAP and HAP and are part \
+             of neither: an interrupt runs on the service's CPU, for whomever.",
+            selection.interrupts.len()
+        ));
     }
     if selection.lost_events > 0 {
         notes.push(format!(

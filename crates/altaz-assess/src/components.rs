@@ -15,7 +15,7 @@ use crate::select::Seen;
 use crate::sums::Sums;
 
 /// Core kernel functions whose name's first word is shared with no other function.
-const OTHER_NAMES: &str = "kernel (other names)";
+pub(crate) const OTHER_NAMES: &str = "kernel (other names)";
 /// Functions without a name.
 const NO_NAME: &str = "(no name)";
 
@@ -69,7 +69,7 @@ fn fold_single_prefixes(groups: &mut HashMap<Cow<'_, str>, Group>) {
 }
 
 /// The component of a function, and whether it is only a guess from the name's first word.
-fn component_of(unit: &Unit) -> (Cow<'_, str>, bool) {
+pub(crate) fn component_of(unit: &Unit) -> (Cow<'_, str>, bool) {
     match unit.layer {
         Layer::HostKernel | Layer::GuestKernel => {
             if unit.binary.starts_with('[') {
@@ -133,7 +133,7 @@ mod tests {
     fn names(units: &[Unit]) -> Vec<(String, u64)> {
         let seen: Vec<Seen<'_>> = units
             .iter()
-            .map(|unit| Seen { unit, covered: unit.covered, windows: vec![0] })
+            .map(|unit| Seen { unit, covered: unit.covered, windows: vec![0], contexts: vec![] })
             .collect();
         let refs: Vec<&Seen<'_>> = seen.iter().collect();
         components(&refs, 100).0.into_iter().map(|c| (c.name, c.functions)).collect()
@@ -201,8 +201,10 @@ mod tests {
     fn a_limit_keeps_the_largest_and_the_count_says_how_many_there_are() {
         let mut units = vec![named(Layer::App, "/a", "x", 1), named(Layer::App, "/a", "y", 2)];
         units.push(named(Layer::App, "/b", "z", 3));
-        let seen: Vec<Seen<'_>> =
-            units.iter().map(|unit| Seen { unit, covered: None, windows: vec![] }).collect();
+        let seen: Vec<Seen<'_>> = units
+            .iter()
+            .map(|unit| Seen { unit, covered: None, windows: vec![], contexts: vec![] })
+            .collect();
         let refs: Vec<&Seen<'_>> = seen.iter().collect();
         let (shown, total) = components(&refs, 1);
         assert_eq!((shown.len(), total), (1, 2));

@@ -4,7 +4,7 @@ use altaz_profile::ops::{differing_for_repeat, jaccard, jaccard_frequent};
 use altaz_profile::results::{DeploymentResult, PairSimilarity, Repeats, RunResult};
 use altaz_profile::{Phase, Profile};
 
-use crate::assess::{assess, is_rare};
+use crate::assess::assess;
 use crate::error::{AssessError, Difference, NotComparable};
 use crate::select::{Selection, select};
 use crate::sums::Sums;
@@ -83,7 +83,7 @@ fn run(profile: &Profile, selection: &Selection<'_>) -> RunResult {
     let sums = Sums::of(&selection.serve);
     let layers = &profile.manifest.layers;
     let in_shared = |layer| layers.iter().any(|l| l.shared && l.name == layer);
-    let rare = selection.serve.iter().filter(|s| is_rare(s.windows.len(), selection.windows));
+    let rare = selection.serve.iter().filter(|s| selection.is_rare(s));
     let load = profile.manifest.load.as_ref();
     RunResult {
         functions: sums.functions,

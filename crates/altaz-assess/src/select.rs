@@ -2,11 +2,20 @@
 //!
 //! A row is one function in one phase and context; a figure counts functions. Here rows become
 //! functions, each counted once, with the windows of the serve phase in which it was seen.
+//!
+//! A function is the service's when a task of it, a kernel worker or (where the instrument does not
+//! tell contexts apart) anything but background executed it. What was seen in interrupts only is
+//! kept beside it: it runs on the service's CPUs and is not charged to the service.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use altaz_profile::{Context, Evidence, Layer, Phase, Profile, Unit};
+use altaz_profile::{Context, Evidence, InstrumentKind, Layer, Phase, Profile, Unit};
+
+use crate::STEADY_SHARE;
+
+/// Windows after which the live instrument stops watching a function.
+const CUT: usize = 3;
 
 /// Identity of a function: layer, binary, build-id, offset.
 pub type Key<'a> = (Layer, &'a str, Option<&'a str>, u64);
@@ -23,8 +32,18 @@ pub struct Seen<'a> {
     pub unit: &'a Unit,
     /// Executed bytes; of several rows the largest, as their overlap is unknown (a lower bound).
     pub covered: Option<u64>,
-    /// Windows of the serve phase in which it was seen, numbered from 0, ascending.
+    /// Windows of the serve phase in which it was seen, numbered from 0, ascending. Those of all
+    /// contexts: the live instrument stops watching a function whatever the context.
     pub windows: Vec<u32>,
+    /// Contexts that executed it, none twice.
+    pub contexts: Vec<Context>,
+}
+
+impl Seen<'_> {
+    /// Whether it was seen in interrupts and nowhere else.
+    pub fn only_in_interrupts(&self) -> bool {
+        self.contexts.iter().all(|c| c.is_interrupt())
+    }
 }
 
 /// The functions of a profile by what they count for.
@@ -32,6 +51,8 @@ pub struct Seen<'a> {
 pub struct Selection<'a> {
     /// Executed by the service while serving: what VAP and HAP are made of.
     pub serve: Vec<Seen<'a>>,
+    /// Executed while serving, in interrupts only.
+    pub interrupts: Vec<Seen<'a>>,
     /// Executed while serving, but at a rate that the idle machine explains.
     pub background: Vec<&'a Unit>,
     /// Executed by the service while starting and not seen at all while serving.
@@ -42,6 +63,18 @@ pub struct Selection<'a> {
     pub windows: usize,
     /// Events lost in these windows.
     pub lost_events: u64,
+    /// The instrument stops watching a function after [`CUT`] windows.
+    pub cut: bool,
+}
+
+impl Selection<'_> {
+    /// Whether a function is rare: seen in less than [`STEADY_SHARE`] of the windows, of those until
+    /// the instrument stopped watching it.
+    pub fn is_rare(&self, seen: &Seen<'_>) -> bool {
+        let stopped = seen.windows.last().filter(|_| self.cut && seen.windows.len() >= CUT);
+        let watched = stopped.map_or(self.windows, |&last| last as usize + 1);
+        (seen.windows.len() as f64) < STEADY_SHARE * watched as f64
+    }
 }
 
 /// Sorts the rows of a profile.
@@ -69,8 +102,10 @@ pub fn select(profile: &Profile) -> Selection<'_> {
 
     let probed = profile.units.iter().any(|u| u.evidence == Evidence::Probed).then(|| {
         let rows = profile.units.iter().filter(|u| u.evidence == Evidence::Probed);
-        unite(rows, &[]).order.into_iter().map(|s| s.unit).collect()
+        let all = unite(rows, &[]).order.into_iter();
+        all.filter(|s| !s.only_in_interrupts()).map(|s| s.unit).collect()
     });
+    let (interrupts, own) = serve.order.into_iter().partition(Seen::only_in_interrupts);
     Selection {
         background: background
             .order
@@ -83,11 +118,14 @@ pub fn select(profile: &Profile) -> Selection<'_> {
             .into_iter()
             .filter(|s| !serve.by_key.contains_key(&key(s.unit)))
             .filter(|s| !background.by_key.contains_key(&key(s.unit)))
+            .filter(|s| !s.only_in_interrupts())
             .collect(),
-        serve: serve.order,
+        serve: own,
+        interrupts,
         probed,
         windows: count as usize,
         lost_events,
+        cut: profile.manifest.instrument.kind == InstrumentKind::Live,
     }
 }
 
@@ -106,12 +144,16 @@ fn unite<'a>(rows: impl Iterator<Item = &'a Unit>, serve_index: &[Option<u32>]) 
                 slot.insert(united.order.len());
                 let mut windows: Vec<u32> = mapped.collect();
                 normalise(&mut windows);
-                united.order.push(Seen { unit, covered: unit.covered, windows });
+                let contexts = vec![unit.context];
+                united.order.push(Seen { unit, covered: unit.covered, windows, contexts });
             }
             Entry::Occupied(slot) => {
                 let seen = &mut united.order[*slot.get()];
                 seen.windows.extend(mapped);
                 normalise(&mut seen.windows);
+                if !seen.contexts.contains(&unit.context) {
+                    seen.contexts.push(unit.context);
+                }
                 seen.covered = seen.covered.zip(unit.covered).map(|(a, b)| a.max(b));
             }
         }
@@ -144,6 +186,49 @@ mod tests {
         assert_eq!(s.serve.len(), 1);
         assert_eq!(s.serve[0].windows, [0, 1, 2], "window 0 of the profile is no serve window");
         assert_eq!(s.serve[0].covered, Some(12));
+        assert_eq!(s.serve[0].contexts, [Context::Task, Context::Softirq]);
+    }
+
+    #[test]
+    fn what_only_interrupts_executed_stands_beside_what_the_service_executed() {
+        let mut p = profile();
+        let in_context = |offset, context| {
+            let mut u = unit(Layer::HostKernel, "kernel", offset, &[1, 2]);
+            u.context = context;
+            u
+        };
+        p.units = vec![
+            in_context(1, Context::Softirq),
+            in_context(2, Context::Hardirq),
+            in_context(2, Context::Softirq),
+            in_context(3, Context::KernelWorker),
+            in_context(4, Context::Hardirq),
+            in_context(4, Context::Task),
+        ];
+        let s = select(&p);
+        let offsets = |seen: &[Seen<'_>]| seen.iter().map(|s| s.unit.offset).collect::<Vec<_>>();
+        assert_eq!((offsets(&s.serve), offsets(&s.interrupts)), (vec![3, 4], vec![1, 2]));
+    }
+
+    #[test]
+    fn three_windows_of_a_live_recording_are_rare_only_when_they_came_late() {
+        let mut p = profile();
+        p.units = vec![
+            unit(Layer::App, "/a", 1, &[1, 2, 3]),
+            unit(Layer::App, "/a", 2, &[1, 2, 40]),
+            unit(Layer::App, "/a", 3, &[7]),
+        ];
+        let rare = |p: &Profile| {
+            let s = select(p);
+            s.serve.iter().map(|u| s.is_rare(u)).collect::<Vec<_>>()
+        };
+        assert_eq!(rare(&p), [false, false, true]);
+        // Eighty windows: three are less than 5 %, unless nobody looked after the third.
+        let more = p.manifest.windows.clone();
+        p.manifest.windows.extend(more.into_iter().skip(1));
+        assert_eq!(rare(&p), [true, true, true]);
+        p.manifest.instrument.kind = InstrumentKind::Live;
+        assert_eq!(rare(&p), [false, false, true]);
     }
 
     #[test]

@@ -33,6 +33,8 @@ macro_rules! names {
     };
 }
 
+pub(crate) use names;
+
 names! {
     /// A body of code with its own privilege or address space that a request passes.
     /// The order is that of a request's way down: the application first, firmware last.

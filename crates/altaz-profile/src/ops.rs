@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 pub use chance::{ALIKE, Chance, Clock, Inconclusive, SEPARATE_NS, Watch};
-pub use compare::{Aspect, Difference, comparability, differing_for_repeat};
+pub use compare::{Aspect, Difference, comparability, differing, differing_for_repeat};
 pub use diff::{Diff, DiffCount, Only, Pair, Sighting, diff};
 pub use merge::{MergeError, merge};
 

@@ -6,10 +6,13 @@
 //! JSON), never zero and never NaN. All `bytes` are bytes of machine code, all `functions` are
 //! distinct functions by (layer, binary, build-id, offset).
 
+pub mod diff;
+
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    BlindSpot, Boundary, Calibration, CodeBytes, Host, Instrument, Layer, LoadSummary, Owner, Phase,
+    BlindSpot, Boundary, Calibration, CodeBytes, Context, Host, Instrument, Layer, LoadSummary,
+    Owner, Phase, Posture,
 };
 
 /// Schema identifier of `compare.json`.
@@ -94,6 +97,9 @@ pub struct DeploymentResult {
     pub boundaries: Vec<Boundary>,
     /// Boundaries that must fall, in this order, before containment breaks.
     pub barriers: Vec<Barrier>,
+    /// What the processes of the deployment may do, where it was read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub posture: Vec<Posture>,
     /// What the collectors could not see.
     pub blind_spots: Vec<BlindSpot>,
     /// Known calls made by altaz itself, and how many of them were counted.
@@ -119,6 +125,7 @@ impl DeploymentResult {
             hap: None,
             boundaries: Vec::new(),
             barriers: Vec::new(),
+            posture: Vec::new(),
             blind_spots: Vec::new(),
             calibration: None,
             repeats: None,
@@ -166,6 +173,14 @@ pub struct LayerResult {
     /// Functions that ran while serving, but at a rate that the idle machine explains. Not part of
     /// `functions`.
     pub background_functions: u64,
+    /// Functions seen in interrupts only: they run on the service's CPUs and are not charged to it.
+    /// Not part of `functions`, VAP or HAP.
+    #[serde(default, skip_serializing_if = "Sums::is_none")]
+    pub interrupts: Sums,
+    /// Functions by the context that executed them, where the instrument tells contexts apart. A
+    /// function of several contexts counts in each of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub contexts: Vec<ContextResult>,
     /// Executed code bytes by whether they could be named.
     pub code: Option<CodeBytes>,
     /// The completeness estimate against windows that were held out of it.
@@ -178,6 +193,33 @@ pub struct LayerResult {
     pub start_only: Vec<Component>,
     /// Number of components of what only the start phase needs.
     pub start_only_total: u64,
+}
+
+/// Number and size of some functions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sums {
+    /// Functions.
+    pub functions: u64,
+    /// Their whole size.
+    pub bytes: u64,
+}
+
+impl Sums {
+    /// Whether there are none.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Functions of a layer that one context executed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContextResult {
+    /// Which context.
+    pub context: Context,
+    /// Functions.
+    pub functions: u64,
+    /// Their whole size.
+    pub bytes: u64,
 }
 
 /// Check of a completeness estimate: new functions predicted for held-out windows and found there.

@@ -185,7 +185,8 @@ fn service(kind: InstrumentKind, burst: f64, random: &mut Random) -> Profile {
         while at < total {
             let end = at + random.next() * burst;
             let first = windows.partition_point(|w| w.end_ns as f64 <= at * 1e9);
-            let touched = |i: &usize| windows.get(*i).is_some_and(|w| (w.start_ns as f64) < end * 1e9);
+            let touched =
+                |i: &usize| windows.get(*i).is_some_and(|w| (w.start_ns as f64) < end * 1e9);
             for i in (first..).take_while(touched).map(|i| i as u32) {
                 if seen.last().is_none_or(|&last| last < i) {
                     seen.push(i);

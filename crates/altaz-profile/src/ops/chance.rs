@@ -114,7 +114,7 @@ impl Watch {
             }
             Some(_) => {}
         }
-        let clock = Clock::of(profile, phase, |window| window.lost_events == 0);
+        let clock = Clock::missing(profile, phase);
         let Some(watched_ns) = NonZeroU64::new(clock.total_ns).filter(|_| clock.counted > 1) else {
             return Err(Inconclusive::Windows { whole: clock.counted, windows: clock.windows });
         };
@@ -189,6 +189,12 @@ impl Clock {
     /// The clock of a recording in which functions were found: all windows of the phase count.
     pub fn finding(profile: &Profile, phase: Phase) -> Self {
         Self::of(profile, phase, |_| true)
+    }
+
+    /// The clock of a recording in which functions are missing: only windows that lost no event
+    /// count.
+    pub fn missing(profile: &Profile, phase: Phase) -> Self {
+        Self::of(profile, phase, |window| window.lost_events == 0)
     }
 
     fn of(profile: &Profile, phase: Phase, counts: impl Fn(&Window) -> bool) -> Self {

@@ -95,6 +95,11 @@ pub fn comparability(a: &Profile, b: &Profile) -> Vec<Difference> {
     list
 }
 
+/// Everything that differs between two recordings besides what they saw.
+pub fn differing(a: &Profile, b: &Profile) -> Vec<Difference> {
+    differences(&a.manifest, &b.manifest)
+}
+
 /// What keeps two profiles from being repeats of one recording: everything that forbids a
 /// comparison, and deployment and layers too.
 pub fn differing_for_repeat(a: &Profile, b: &Profile) -> Vec<Difference> {

@@ -179,9 +179,10 @@ fn by_identity(before: &[Sighting<'_>], after: &[Sighting<'_>]) -> Vec<(usize, u
     };
     let mut taken = vec![false; before.len()];
     let mut find = |unit: &Unit| {
-        let at = known.get(&UnitRef::of(unit)).copied().or_else(|| {
-            places.get(&place(unit)).copied().filter(|&at| one_unknown(at, unit))
-        })?;
+        let at = known
+            .get(&UnitRef::of(unit))
+            .copied()
+            .or_else(|| places.get(&place(unit)).copied().filter(|&at| one_unknown(at, unit)))?;
         (!std::mem::replace(&mut taken[at], true)).then_some(at)
     };
     let found = after.iter().enumerate();

@@ -29,6 +29,8 @@ pub fn layer(
         rare_functions: functions / 20,
         start_only_functions: functions / 3,
         background_functions: if shared { 412 } else { 0 },
+        interrupts: Sums::default(),
+        contexts: vec![],
         code: Some(CodeBytes { named: covered, jit: 0, unnamed: 0 }),
         held_out: Some(HeldOut {
             train_windows: 88,
