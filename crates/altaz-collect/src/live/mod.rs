@@ -16,5 +16,6 @@
 //! There must never be a decision here about how a kernel interface is used safely; that belongs to
 //! the collectors.
 
+pub mod files;
 pub mod kernel;
 pub mod rows;
