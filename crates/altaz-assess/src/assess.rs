@@ -95,16 +95,13 @@ fn layers(
         .layers
         .iter()
         .map(|info| {
-            layer(
-                info,
-                &serve.remove(&info.name).unwrap_or_default(),
-                &start.remove(&info.name).unwrap_or_default(),
-                &interrupts.remove(&info.name).unwrap_or_default(),
-                background.remove(&info.name).unwrap_or_default().len() as u64,
-                selection,
-                trust,
-                options,
-            )
+            let functions = OfLayer {
+                serve: serve.remove(&info.name).unwrap_or_default(),
+                start: start.remove(&info.name).unwrap_or_default(),
+                interrupts: interrupts.remove(&info.name).unwrap_or_default(),
+                background: background.remove(&info.name).unwrap_or_default().len() as u64,
+            };
+            layer(info, &functions, selection, trust, options)
         })
         .collect();
     // Every described layer has taken its functions out.
@@ -127,20 +124,26 @@ fn by_layer<'s, T>(items: &'s [T], unit: impl Fn(&'s T) -> &'s Unit) -> HashMap<
     map
 }
 
+/// Functions of one layer by what they count for.
+struct OfLayer<'s, 'a> {
+    serve: Vec<&'s Seen<'a>>,
+    start: Vec<&'s Seen<'a>>,
+    interrupts: Vec<&'s Seen<'a>>,
+    background: u64,
+}
+
 fn layer(
     info: &LayerInfo,
-    serve: &[&Seen<'_>],
-    start: &[&Seen<'_>],
-    interrupts: &[&Seen<'_>],
-    background_functions: u64,
+    of: &OfLayer<'_, '_>,
     selection: &Selection<'_>,
     trust: &Trust,
     options: &Options,
 ) -> Assessed {
+    let serve = &of.serve;
     let sums = Sums::of(serve.iter().copied());
     let completeness = complete::completeness(serve, selection.windows, trust);
     let (top, components_total) = components(serve, options.components);
-    let (start_top, start_only_total) = components(start, options.components);
+    let (start_top, start_only_total) = components(&of.start, options.components);
     let rare = serve.iter().filter(|s| selection.is_rare(s)).count();
     let result = LayerResult {
         name: info.name,
@@ -155,10 +158,10 @@ fn layer(
         windows: selection.windows as u64,
         lost_events: selection.lost_events,
         rare_functions: rare as u64,
-        start_only_functions: start.len() as u64,
-        background_functions,
-        interrupts: figure(interrupts.iter().copied()),
-        contexts: contexts(serve, interrupts),
+        start_only_functions: of.start.len() as u64,
+        background_functions: of.background,
+        interrupts: figure(of.interrupts.iter().copied()),
+        contexts: contexts(serve, &of.interrupts),
         code: info.code,
         held_out: completeness.held_out,
         components: top,

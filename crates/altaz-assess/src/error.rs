@@ -1,7 +1,7 @@
 //! Why an assessment is refused.
 
-use altaz_profile::Layer;
 use altaz_profile::results::Basis;
+use altaz_profile::{Layer, Phase};
 use thiserror::Error;
 
 /// A profile from which no figures can be taken.
@@ -20,6 +20,20 @@ pub enum AssessError {
         windows: usize,
         /// Rows of the profile.
         rows: usize,
+    },
+    /// Nothing of the service in the phase that is to be compared.
+    #[error(
+        "{file} holds nothing of the service in the {phase} phase ({}): nothing can be compared; \
+         choose another phase, or record again",
+        phases(recorded)
+    )]
+    EmptyPhase {
+        /// The profile.
+        file: String,
+        /// Phase that was asked for.
+        phase: Phase,
+        /// Phases in which it holds something.
+        recorded: Vec<Phase>,
     },
     /// Rows of a layer of which the manifest says neither owner nor sharing.
     #[error(
@@ -64,6 +78,16 @@ pub struct Difference {
     pub left: String,
     /// Value of the other.
     pub right: String,
+}
+
+fn phases(recorded: &[Phase]) -> String {
+    match recorded {
+        [] => "nor in any other".into(),
+        some => {
+            let names: Vec<&str> = some.iter().map(|p| p.as_str()).collect();
+            format!("it does in {}", names.join(", "))
+        }
+    }
 }
 
 fn describe(error: &NotComparable) -> String {

@@ -13,6 +13,7 @@ mod assess;
 mod compare;
 mod complete;
 mod components;
+mod diff;
 mod error;
 mod repeats;
 mod select;
@@ -22,6 +23,7 @@ mod testing;
 
 pub use assess::{assess, report};
 pub use compare::{basis, comparable, compare};
+pub use diff::{Named, diff};
 pub use error::{AssessError, Difference, NotComparable};
 pub use repeats::{assess_repeats, repeats};
 

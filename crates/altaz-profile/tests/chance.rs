@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+#[allow(dead_code, reason = "the other tests use more of it")]
 mod common;
 
 use altaz_profile::ops::*;

@@ -4,12 +4,13 @@
 use std::fmt::Write as _;
 
 use altaz_profile::Owner;
+use altaz_profile::results::diff::DiffResult;
 use altaz_profile::results::{CompareResult, DeploymentResult, LayerResult, ProfileReport};
 
 use crate::number::{count, percent};
 use crate::style::{NO_BREAK, Span, Style};
 use crate::table::{Align, Cell, Row, Table};
-use crate::{compare, parts, profile};
+use crate::{compare, diff, parts, profile};
 
 const CSS: &str = include_str!("report.css");
 
@@ -79,6 +80,28 @@ pub fn profile_html(report: &ProfileReport) -> String {
     section(&mut out, "Blind spots", &profile::blind_lines(d));
     let notes: Vec<Vec<Span>> = profile::note_lines(d).into_iter().map(|l| vec![l]).collect();
     section(&mut out, "Notes", &notes);
+    out.push_str("</main>\n</body>\n</html>\n");
+    out
+}
+
+/// A difference as a page, with so many functions and components of each list.
+pub fn diff_html(result: &DiffResult, top: usize) -> String {
+    let mut out = String::new();
+    head(&mut out, &diff::title(result));
+    for line in &diff::header(result)[1..] {
+        out.push_str("<p class=\"field\">");
+        spans(&mut out, line);
+        out.push_str("</p>\n");
+    }
+    section(&mut out, "Limits", &diff::limit_lines(result));
+    section(&mut out, "Conclusion", &diff::conclusion_lines(result));
+    table(&mut out, &diff::layer_table(result));
+    for t in diff::tables(result, top) {
+        table(&mut out, &t);
+    }
+    section(&mut out, "Boundaries", &diff::boundary_lines(result, top));
+    section(&mut out, "Posture", &diff::posture_lines(result));
+    section(&mut out, "Notes", &diff::note_lines());
     out.push_str("</main>\n</body>\n</html>\n");
     out
 }

@@ -1,6 +1,7 @@
 //! JSON for programs: keys in the order of the values' fields, two spaces of indent, a newline at
 //! the end. An undefined figure is `null`.
 
+use altaz_profile::results::diff::DiffResult;
 use altaz_profile::results::{CompareResult, ProfileReport};
 use serde::Serialize;
 use thiserror::Error;
@@ -32,6 +33,14 @@ pub fn compare_json(result: &CompareResult) -> Result<String, ReportError> {
 /// When the values have no JSON form (no value that altaz makes).
 pub fn profile_json(report: &ProfileReport) -> Result<String, ReportError> {
     pretty(report, &report.service)
+}
+
+/// JSON form of a difference.
+///
+/// # Errors
+/// When the values have no JSON form (no value that altaz makes).
+pub fn diff_json(result: &DiffResult) -> Result<String, ReportError> {
+    pretty(result, &result.b.service)
 }
 
 fn pretty<T: Serialize>(value: &T, service: &str) -> Result<String, ReportError> {

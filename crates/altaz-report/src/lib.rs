@@ -8,6 +8,7 @@
 //! before a terminal sees them, and markup is escaped before a browser does.
 
 mod compare;
+mod diff;
 mod html;
 mod json;
 mod number;
@@ -17,8 +18,9 @@ mod style;
 mod table;
 
 pub use compare::compare_text;
-pub use html::{compare_html, profile_html};
-pub use json::{ReportError, compare_json, profile_json};
+pub use diff::diff_text;
+pub use html::{compare_html, diff_html, profile_html};
+pub use json::{ReportError, compare_json, diff_json, profile_json};
 pub use profile::profile_text;
 
 /// The narrowest text that is drawn: a terminal of fewer columns wraps by itself.

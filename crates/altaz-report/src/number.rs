@@ -70,6 +70,24 @@ pub fn unseen(n: Option<f64>) -> String {
     }
 }
 
+/// A number expected by chance, or a probability: `<0.001`, `0.024`, `4.8`, `390`.
+pub fn chance(n: Option<f64>) -> String {
+    match n {
+        Some(n) if (0.0..0.001).contains(&n) => "<0.001".into(),
+        Some(n) if (0.001..1.0).contains(&n) => format!("{n:.3}"),
+        Some(n) if (1.0..10.0).contains(&n) => format!("{n:.1}"),
+        Some(n) if (10.0..LARGEST).contains(&n) => separated(&format!("{n:.0}")),
+        Some(n) if n.is_finite() && n > 0.0 => format!("{n:.0e}"),
+        _ => UNDEFINED.into(),
+    }
+}
+
+/// A difference of bytes in kB, with its sign.
+pub fn kb_signed(bytes: i64) -> String {
+    let sign = if bytes < 0 { "−" } else { "+" };
+    format!("{sign}{}", kb(bytes.unsigned_abs()))
+}
+
 /// A finite number with this many decimals.
 pub fn decimal(n: Option<f64>, decimals: usize) -> String {
     match n {
@@ -124,6 +142,14 @@ mod tests {
             assert_eq!(percent(bad), "–");
         }
         assert_eq!(decimal(Some(f64::NAN), 1), "–");
+    }
+
+    #[test]
+    fn what_chance_brings_is_never_rounded_to_nothing() {
+        let shown = [0.0, 1e-9, 0.0244, 0.9999, 4.76, 390.2, 1e9].map(|n| chance(Some(n)));
+        assert_eq!(shown, ["<0.001", "<0.001", "0.024", "1.000", "4.8", "390", "1e9"]);
+        assert_eq!((kb_signed(-1_500), kb_signed(0)), ("−1.5".into(), "+0.0".into()));
+        assert_eq!(chance(Some(f64::NAN)), "–");
     }
 
     #[test]

@@ -71,6 +71,8 @@ pub enum Verb {
     Report(ReportArgs),
     /// Record the code that a running service traverses on this machine, in place
     Record(RecordArgs),
+    /// Say what is new and what is gone between two profiles, and what may be concluded from it
+    Diff(DiffArgs),
     /// Report code and system calls that a service has not used before, as it happens
     Watch(WatchArgs),
 }
@@ -154,6 +156,38 @@ pub struct ReportArgs {
     /// Components listed per layer, the largest first
     #[arg(long, default_value_t = 10, value_name = "N")]
     pub top: usize,
+}
+
+/// Arguments of `altaz diff`.
+#[derive(Debug, Args)]
+pub struct DiffArgs {
+    /// The earlier profile (NAME.altaz)
+    #[arg(value_name = "A")]
+    pub a: PathBuf,
+    /// The later profile
+    #[arg(value_name = "B")]
+    pub b: PathBuf,
+    /// Phase to compare: start, serve or stop
+    #[arg(long, default_value = "serve", value_name = "PHASE", value_parser = compared_phase)]
+    pub phase: altaz_profile::Phase,
+    /// Form of the result, and its file: text, json or html; repeatable [default: text on standard
+    /// output]
+    #[arg(short, long, value_name = "FORMAT[=FILE]")]
+    pub output: Vec<Output>,
+    /// Functions and components listed of each kind, the surest first; JSON lists all
+    #[arg(long, default_value_t = 10, value_name = "N")]
+    pub top: usize,
+    /// Exit with 3 when anything is really new, with 4 when that cannot be told
+    #[arg(long)]
+    pub check: bool,
+}
+
+fn compared_phase(text: &str) -> Result<altaz_profile::Phase, String> {
+    use altaz_profile::Phase;
+    match Phase::parse(text) {
+        Some(phase) if phase != Phase::Idle => Ok(phase),
+        _ => Err("there are start, serve and stop".into()),
+    }
 }
 
 /// What `record` and `watch` are pointed at.

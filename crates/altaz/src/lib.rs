@@ -6,6 +6,7 @@
 pub mod cli;
 mod compare;
 pub mod config;
+mod diff;
 mod doctor;
 pub mod exit;
 mod lab;
@@ -40,6 +41,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             Verb::Lab(args) => lab::run(args, &cx),
             Verb::Compare(args) => compare::run(args, &cx),
             Verb::Report(args) => report::run(args, &cx),
+            Verb::Diff(args) => diff::run(args, &cx),
             Verb::Record(args) => record::run(args, &cx),
             Verb::Watch(args) => record::watch(args, &cx),
         }

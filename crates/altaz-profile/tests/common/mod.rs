@@ -1,8 +1,6 @@
 //! A synthetic profile for tests, benches and the fixture: the same for the same size, and of the
 //! shape of a real one (few binaries, many functions, most seen always, some once).
 
-#![allow(dead_code, reason = "no test uses all of it")]
-
 use altaz_profile::*;
 
 /// Windows of a synthetic recording by phase, in this order.
