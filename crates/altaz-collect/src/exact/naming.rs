@@ -346,12 +346,7 @@ impl<'a> Names<'a> {
         let bytes = (image.read)(file)?;
         // A file that the index took for an ELF file and that does not parse stays without functions.
         let binary = Binary::parse(&bytes).ok();
-        let mut parts = HashMap::new();
-        for f in binary.iter().flat_map(|b| b.functions.iter()) {
-            if let Some(parent) = f.parent {
-                *parts.entry(parent).or_default() += f.size;
-            }
-        }
+        let parts = binary.as_ref().map(part_sizes).unwrap_or_default();
         Ok(LoadedFile {
             path: file.path.as_str().into(),
             bytes,
@@ -458,16 +453,12 @@ impl<'a> Names<'a> {
         if let Some(id) = self.by_spot.get(&spot) {
             return Some(*id);
         }
-        let target = Target {
-            layer,
-            binary: Arc::clone(&loaded.path),
-            build_id: loaded.build_id.clone(),
-            symbol: function.name.as_str().into(),
-            offset: function.offset,
-            size: function.size + loaded.parts.get(&function.offset).copied().unwrap_or(0),
-            file: function.file.clone(),
-            line: function.line,
+        let file = BinaryFile {
+            path: &loaded.path,
+            build_id: loaded.build_id.as_ref(),
+            parts: &loaded.parts,
         };
+        let target = user_target(layer, file, function);
         Some(self.add_target(spot, target))
     }
 
@@ -524,6 +515,42 @@ impl<'a> Names<'a> {
             at = next;
         }
         if pieces.is_empty() { Verdict::Unnamed(layer) } else { Verdict::Code(pieces) }
+    }
+}
+
+/// Sizes of the out-of-line parts of a binary's functions, by their function's offset.
+pub(crate) fn part_sizes(binary: &Binary) -> HashMap<u64, u64> {
+    let mut parts = HashMap::new();
+    for f in &binary.functions {
+        if let Some(parent) = f.parent {
+            *parts.entry(parent).or_default() += f.size;
+        }
+    }
+    parts
+}
+
+/// What is known of a user binary besides its functions.
+#[derive(Clone, Copy)]
+pub(crate) struct BinaryFile<'a> {
+    /// Path in its image.
+    pub(crate) path: &'a Arc<str>,
+    /// Build-id.
+    pub(crate) build_id: Option<&'a Arc<str>>,
+    /// From [`part_sizes`].
+    pub(crate) parts: &'a HashMap<u64, u64>,
+}
+
+/// The unit that a function of a user binary is.
+pub(crate) fn user_target(layer: Layer, file: BinaryFile<'_>, function: &Function) -> Target {
+    Target {
+        layer,
+        binary: Arc::clone(file.path),
+        build_id: file.build_id.cloned(),
+        symbol: function.name.as_str().into(),
+        offset: function.offset,
+        size: function.size + file.parts.get(&function.offset).copied().unwrap_or(0),
+        file: function.file.clone(),
+        line: function.line,
     }
 }
 

@@ -11,11 +11,19 @@
 //! | [`kernel`] | the running kernel's symbols and sources |
 //! | [`files`] | the executable files that the processes have mapped |
 //! | [`userland`] | their functions under probes |
+//! | [`syscalls`], [`exits`] | counts of boundary crossings, by name |
 //! | [`session`] | one recording from the first probe to the profile |
 //!
 //! There must never be a decision here about how a kernel interface is used safely; that belongs to
 //! the collectors.
 
+mod error;
+pub mod exits;
 pub mod files;
 pub mod kernel;
 pub mod rows;
+pub mod session;
+pub mod syscalls;
+pub mod userland;
+
+pub use error::LiveError;

@@ -96,6 +96,20 @@ impl Figures {
         Ratio::of(&from_start.collect::<Vec<_>>())
     }
 
+    /// The same as the clock saw it, the host's other work included.
+    pub fn wall(&self, method: Method) -> Option<Ratio> {
+        let wall = |b: &Bracketed| b.ratio(b.with.armed, |s| s.wall_per_s);
+        Ratio::of(&self.of(method).map(wall).collect::<Vec<_>>())
+    }
+
+    /// Median share of time that the host withheld from the lab in slices without a method.
+    pub fn stolen(&self) -> f64 {
+        let slices = self.all.iter().flat_map(|b| [b.without.0.stolen, b.without.1.stolen]);
+        let mut slices: Vec<f64> = slices.collect();
+        slices.sort_by(f64::total_cmp);
+        slices.get(slices.len() / 2).copied().unwrap_or(0.0)
+    }
+
     /// Processor time of a request while the method watches, over that without.
     pub fn cpu(&self, method: Method) -> Option<Ratio> {
         Ratio::of(&self.of(method).map(|b| b.ratio(b.with.armed, |s| s.cpu_us)).collect::<Vec<_>>())
@@ -145,9 +159,11 @@ impl Figures {
                 put(format!("{key}_ratio"), self.armed(method));
             }
             put(format!("{key}_cpu_ratio"), self.cpu(method));
+            put(format!("{key}_wall_ratio"), self.wall(method));
         }
         put("unmeasured_per_s".into(), self.unmeasured());
         put("unmeasured_after_to_before".into(), self.disturbance());
+        out.insert("stolen_share".into(), json!(self.stolen()));
         for method in Method::ALL.into_iter().filter(|m| self.of(*m).next().is_some()) {
             let (lost, kept) = self.events(method);
             out.insert(format!("{}_lost_events", method.key()), json!(lost));
@@ -165,7 +181,7 @@ impl Figures {
     pub fn rows(&self) -> Vec<[String; 4]> {
         let mut rows = Vec::new();
         for method in Method::ALL {
-            let (lost, kept) = self.events(method);
+            let lost = self.events(method).0;
             let lost = match self.lost_share(method) {
                 _ if method == Method::Strace => "–".to_owned(),
                 Some(share) if lost > 0 => format!("{} ({:.1} %)", thousands(lost), share * 100.0),
@@ -185,7 +201,6 @@ impl Figures {
             } else {
                 row(words.to_owned(), self.armed(method), self.cpu(method), &lost);
             }
-            let _ = kept;
         }
         rows
     }

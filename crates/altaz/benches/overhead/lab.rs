@@ -3,6 +3,7 @@
 //! The load never pauses: a slice is the difference of two readings of a counter. Nothing here knows
 //! who watches the service.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -28,8 +29,13 @@ const WEB_CONNECTIONS: u32 = 2;
 /// How fast a service was in a slice of time.
 #[derive(Debug, Clone, Copy)]
 pub struct Speed {
-    /// Requests answered in a second.
+    /// Requests answered in a second in which the lab had its processors: the time that they waited
+    /// for a processor of the host is left out, as a hypervisor's steal time.
     pub per_s: f64,
+    /// Requests answered in a second of the clock.
+    pub wall_per_s: f64,
+    /// Share of the time in which the lab's processors wanted to run and had to wait.
+    pub stolen: f64,
     /// Processor time of the whole lab for a request, µs.
     pub cpu_us: f64,
 }
@@ -203,24 +209,20 @@ impl<'a> Service<'a> {
         self.lab
     }
 
-    /// Requests so far, and the seconds of the clock that counts them.
-    fn read(&self) -> Result<(u64, f64, f64)> {
-        let cpu = cpu_seconds(self.lab.vm.pid())?;
-        match &self.load {
+    fn read(&self) -> Result<Reading> {
+        let threads = threads(self.lab.vm.pid())?;
+        let (requests, seconds) = match &self.load {
             Load::Redis => {
                 let text = self.lab.sh("redis-cli info server commandstats")?;
                 let value = |key: &str, end: char| -> Option<f64> {
                     text.split_once(key)?.1.split(end).next()?.trim().parse().ok()
                 };
                 let us = value("server_time_usec:", '\n').context("redis has no clock")?;
-                let calls = value("cmdstat_set:calls=", ',').context("redis got no SET")?;
-                Ok((calls as u64, us / 1e6, cpu))
+                (value("cmdstat_set:calls=", ',').context("redis got no SET")?, us / 1e6)
             }
-            Load::Http { done, .. } => {
-                let now = Instant::now().duration_since(*BEGIN).as_secs_f64();
-                Ok((done.load(Ordering::SeqCst), now, cpu))
-            }
-        }
+            Load::Http { done, .. } => (done.load(Ordering::SeqCst) as f64, seconds()),
+        };
+        Ok(Reading { requests, seconds, threads })
     }
 
     /// How fast it is for some time.
@@ -236,12 +238,18 @@ impl<'a> Service<'a> {
         let before = self.read()?;
         f()?;
         let after = self.read()?;
-        let requests = (after.0 - before.0) as f64;
+        let requests = after.requests - before.requests;
         ensure!(requests > 0.0, "{} answers no requests any more", self.name);
-        Ok(Speed {
-            per_s: requests / (after.1 - before.1),
-            cpu_us: (after.2 - before.2) / requests * 1e6,
-        })
+        let (mut ran, mut waited) = (0.0, 0.0);
+        for (tid, (run, wait)) in &after.threads {
+            let (run_before, wait_before) = before.threads.get(tid).copied().unwrap_or((0, 0));
+            ran += run.saturating_sub(run_before) as f64 / 1e9;
+            waited += wait.saturating_sub(wait_before) as f64 / 1e9;
+        }
+        let stolen = waited / (ran + waited).max(1e-9);
+        let wall_per_s = requests / (after.seconds - before.seconds);
+        let per_s = wall_per_s / (1.0 - stolen);
+        Ok(Speed { per_s, wall_per_s, stolen, cpu_us: ran / requests * 1e6 })
     }
 
     /// Ends the load and the service; fails when a request did.
@@ -266,15 +274,36 @@ impl<'a> Service<'a> {
     }
 }
 
-static BEGIN: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+/// Seconds of this program's clock.
+pub fn seconds() -> f64 {
+    static BEGIN: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+    Instant::now().duration_since(*BEGIN).as_secs_f64()
+}
 
-/// User and system time of a process with all its threads.
-fn cpu_seconds(pid: u32) -> Result<f64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let (_, fields) = stat.rsplit_once(')').context("/proc/PID/stat has no name")?;
-    let fields: Vec<&str> = fields.split_whitespace().collect();
-    let ticks = |at: usize| -> Result<f64> { Ok(fields.get(at).context("short")?.parse()?) };
-    // Fields 14 and 15 of proc(5), counted from the state, which is the third; in hundredths of a
-    // second on every architecture that altaz runs on.
-    Ok((ticks(11)? + ticks(12)?) / 100.0)
+/// State of a service and of the lab at a moment.
+struct Reading {
+    /// Requests answered so far.
+    requests: f64,
+    /// The clock that goes with them.
+    seconds: f64,
+    /// ns that each thread of QEMU has run, and waited for a processor of the host.
+    threads: BTreeMap<u32, (u64, u64)>,
+}
+
+/// ns that each thread of a process has run and waited, from `/proc/PID/task/TID/schedstat`.
+fn threads(pid: u32) -> Result<BTreeMap<u32, (u64, u64)>> {
+    let mut threads = BTreeMap::new();
+    for entry in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let entry = entry?;
+        // A thread may end meanwhile.
+        let Ok(text) = std::fs::read_to_string(entry.path().join("schedstat")) else { continue };
+        let mut words = text.split_whitespace().map(str::parse);
+        let (Some(Ok(run)), Some(Ok(wait))) = (words.next(), words.next()) else {
+            bail!("the host's kernel does not say how long threads ran (CONFIG_SCHED_INFO)");
+        };
+        if let Some(tid) = entry.file_name().to_str().and_then(|t| t.parse().ok()) {
+            threads.insert(tid, (run, wait));
+        }
+    }
+    Ok(threads)
 }

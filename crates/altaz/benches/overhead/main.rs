@@ -134,7 +134,9 @@ fn measure(service: &Service<'_>, plan: &Plan, rounds: u32, others: u32) -> Resu
             let after = service.speed(plan.times.slice)?;
             let average = with.average.map_or(String::new(), |s| format!("{:.0} then ", s.per_s));
             eprintln!(
-                "{} round {round} {}: {:.0} before, {average}{:.0} with, {:.0} after; {} of {} events lost",
+                "{} s: {} round {round} {}: {:.0} before, {average}{:.0} with, {:.0} after; {} of {} \
+                 events lost; {:.0} % stolen",
+                lab::seconds().round(),
                 service.name,
                 method.key(),
                 before.per_s,
@@ -142,6 +144,7 @@ fn measure(service: &Service<'_>, plan: &Plan, rounds: u32, others: u32) -> Resu
                 after.per_s,
                 with.lost,
                 with.lost + with.events,
+                with.armed.stolen * 100.0,
             );
             figures.all.push(Bracketed { method, without: (before, after), with });
             before = after;
@@ -218,13 +221,16 @@ fn page(plan: &Plan, all: &ByService) -> String {
          redis in {rounds} rounds ({others} for methods other than altaz), the web demo in {web}; every other \
          round in the opposite order. Intervals are Student's t on the logarithms; a single round has none. \
          The rows of other methods leave out the seconds in which they start; `altaz record` is also measured \
-         from its first instant, its own start and calibration included. CPU of a request is the processor \
+         from its first instant, its own start and calibration included. Time in which the lab's processors had to \
+         wait for one of the host ({stolen:.0} % in the median slice without a method) is left out, as a \
+         hypervisor's steal time. CPU of a request is the processor \
          time of the whole machine (service, load and method) for a request, over that without.\n\n\
          {disturbed}\n{tables}\
          function_graph is used as published: default buffer, the service's tasks by `set_ftrace_pid`, the \
          buffer read at the end. Its events, and those of trace-cmd, are counted by the kernel \
          (`per_cpu/*/stats`). strace and bpftrace count system calls alone and see no kernel function; \
          bpftrace counts those of the whole machine, in a map, and loses none.\n",
+        stolen = all.get("redis").map_or(0.0, Figures::stolen) * 100.0,
         slice = plan.times.slice.as_secs(),
         rounds = plan.rounds,
         others = plan.others_rounds,

@@ -14,7 +14,8 @@ pub(crate) struct Usage {
 impl Usage {
     /// Until now; `None` where procfs does not say.
     pub(crate) fn now() -> Option<Self> {
-        let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF).ok()?;
+        let usage =
+            nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF).ok()?;
         let time = |t: nix::sys::time::TimeVal| {
             Duration::new(
                 u64::try_from(t.tv_sec()).unwrap_or(0),

@@ -1,0 +1,656 @@
+//! One recording of a running target: opens the collectors, closes one window after the other over
+//! all of them, and at the end gives a profile.
+//!
+//! The kernel collector decides how long a window is: a burst while much is armed, half a second
+//! once little is hit. Whatever cannot be observed is either an error or, where the caller said so,
+//! a blind spot of the profile; it is never left out silently.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use altaz_bpf::{ActiveFilter, BpfError, TaskFilter};
+use altaz_ftrace::functions::FunctionIndex;
+use altaz_ftrace::page::Context as KernelContext;
+use altaz_ftrace::recorder::{Options, Recorder};
+use altaz_profile::{BlindSpot, Calibration, Context, Layer, Phase, Unit, Window};
+use altaz_target::{Roots, Target};
+
+use super::error::LiveError;
+use super::kernel::{KernelNames, KernelRoots};
+use super::rows::{Rows, UnitId};
+use super::syscalls::Syscalls;
+use super::userland::Userland;
+
+/// How often the target's processes are looked at again.
+const LOOK: Duration = Duration::from_secs(1);
+/// Length of a window when no kernel functions are recorded.
+const WINDOW: Duration = Duration::from_millis(500);
+/// News that nobody fetched are dropped beyond this many; they stay in the profile.
+const NEWS: usize = 65_536;
+/// The kernel's collector has settled when its windows are this long.
+const CALM: Duration = Duration::from_millis(250);
+/// Windows without a new system call after which counting them ends.
+const QUIET_WINDOWS: u32 = 20;
+
+/// How long system calls are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CountSyscalls {
+    /// All the time.
+    Always,
+    /// Until none was new for a while.
+    UntilQuiet,
+    /// Not at all.
+    Never,
+}
+
+/// What is recorded, and how.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Where tracefs is mounted.
+    pub tracefs: PathBuf,
+    /// Kernel release (`uname -r`).
+    pub release: String,
+    /// Phase that the windows belong to.
+    pub phase: Phase,
+    /// Also record userland functions.
+    pub userland: bool,
+    /// System calls.
+    pub syscalls: CountSyscalls,
+    /// Observe the rest where something cannot be observed.
+    pub partial: bool,
+    /// Trace buffer of each CPU, kB.
+    pub buffer_kb: u32,
+    /// Units that are no news: those of an earlier profile.
+    pub known: BTreeSet<KnownUnit>,
+    /// Names of system calls and of exit reasons.
+    pub names: Names,
+}
+
+/// How what is counted by number is named.
+#[derive(Debug, Clone, Copy)]
+pub struct Names {
+    /// System calls.
+    pub syscall: super::syscalls::NameOf,
+    /// Reasons of VM exits.
+    pub exit_reason: super::exits::ReasonName,
+}
+
+/// A unit of an earlier profile: binary, build-id, offset.
+pub type KnownUnit = (String, Option<String>, u64);
+
+/// Something traversed for the first time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct News {
+    /// When, `CLOCK_MONOTONIC` ns.
+    pub at_ns: u64,
+    /// What kind of thing.
+    pub what: NewsOf,
+    /// Thread that did it first.
+    pub tid: u32,
+    /// Its process; 0 when it was gone before it could be asked.
+    pub pid: u32,
+    /// Name of the process.
+    pub comm: String,
+    /// Context.
+    pub context: Context,
+}
+
+/// What was traversed for the first time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NewsOf {
+    /// A function.
+    Function {
+        /// Layer.
+        layer: Layer,
+        /// Binary.
+        binary: String,
+        /// Name; empty where there is none.
+        symbol: String,
+        /// Start of the function.
+        offset: u64,
+        /// The system call that it serves, when it is the entry of one.
+        syscall: Option<String>,
+    },
+    /// An entry point of a boundary.
+    Entry {
+        /// Boundary (`syscall`, `vm-exit`, `port-io` …).
+        boundary: String,
+        /// Entry point.
+        name: String,
+    },
+}
+
+/// What happened in a window.
+#[derive(Debug, Clone, Default)]
+pub struct Step {
+    /// Units seen so far.
+    pub units: usize,
+    /// New ones in this window.
+    pub new: usize,
+    /// Length of the window.
+    pub window: Duration,
+    /// Events in it.
+    pub events: u64,
+    /// Events lost in it.
+    pub lost: u64,
+    /// Kernel functions that are not armed yet.
+    pub waiting: u32,
+    /// Share of one CPU that events and patching took in it, 0 and more.
+    pub cost: f64,
+    /// All processes of the target have ended.
+    pub ended: bool,
+}
+
+/// A recording.
+pub struct Session {
+    plan: Plan,
+    roots: Roots,
+    kernel_roots: KernelRoots,
+    target: Target,
+    kernel: Option<Kernel>,
+    filter: Option<ActiveFilter>,
+    syscalls: Option<Syscalls>,
+    exits: Option<super::exits::Exits>,
+    userland: Option<Userland>,
+    rows: Rows,
+    origin_ns: u64,
+    looked: Instant,
+    news: VecDeque<News>,
+    news_dropped: u64,
+    lost: u64,
+    quiet: u32,
+    calm: bool,
+    comms: HashMap<u32, (u32, String)>,
+    blind_spots: Vec<BlindSpot>,
+    notes: Vec<String>,
+}
+
+struct Kernel {
+    recorder: Recorder,
+    names: KernelNames,
+    units: HashMap<FunctionIndex, Option<UnitId>>,
+    background: BTreeSet<FunctionIndex>,
+}
+
+/// What a recording leaves behind.
+#[derive(Debug)]
+pub struct Recorded {
+    /// Windows.
+    pub windows: Vec<Window>,
+    /// Rows.
+    pub units: Vec<Unit>,
+    /// The target, with the boundaries as measured.
+    pub target: Target,
+    /// Known calls against counted ones.
+    pub calibration: Option<Calibration>,
+    /// What was not seen.
+    pub blind_spots: Vec<BlindSpot>,
+    /// What a reader must know.
+    pub notes: Vec<String>,
+    /// Events lost in all windows.
+    pub lost: u64,
+}
+
+impl Session {
+    /// Opens the collectors that the plan asks for.
+    ///
+    /// # Errors
+    /// When one of them cannot be opened, unless the plan is content with the rest; when none can.
+    pub fn open(plan: Plan, roots: Roots, target: Target) -> Result<Self, LiveError> {
+        let mut session = Self {
+            kernel_roots: KernelRoots::here(),
+            kernel: None,
+            filter: None,
+            syscalls: None,
+            exits: None,
+            userland: None,
+            rows: Rows::default(),
+            origin_ns: now_ns(),
+            looked: Instant::now(),
+            news: VecDeque::new(),
+            news_dropped: 0,
+            lost: 0,
+            quiet: 0,
+            calm: false,
+            comms: HashMap::new(),
+            blind_spots: target.blind_spots.clone(),
+            notes: target.notes.clone(),
+            plan,
+            roots,
+            target,
+        };
+        let kernel = session.open_kernel();
+        session.kernel = session.or_blind(kernel, Layer::HostKernel, "kernel functions")?;
+        let filter = session.open_filter();
+        session.filter = session.or_blind(filter, Layer::HostKernel, "boundaries and userland")?;
+        if session.plan.syscalls != CountSyscalls::Never && session.filter.is_some() {
+            let syscalls = session.open_syscalls();
+            session.syscalls = session.or_blind(syscalls, Layer::HostKernel, "system calls")?;
+        }
+        session.open_exits()?;
+        if session.plan.userland && session.filter.is_some() {
+            let userland = session.open_userland();
+            session.userland = session.or_blind(userland, Layer::App, "userland functions")?;
+        }
+        if session.kernel.is_none() && session.syscalls.is_none() && session.userland.is_none() {
+            return Err(LiveError::Nothing);
+        }
+        session.origin_ns = now_ns();
+        Ok(session)
+    }
+
+    /// What opening gave; where it failed, a blind spot if the plan allows one.
+    fn or_blind<T>(
+        &mut self,
+        opened: Result<T, LiveError>,
+        layer: Layer,
+        what: &str,
+    ) -> Result<Option<T>, LiveError> {
+        match opened {
+            Ok(opened) => Ok(Some(opened)),
+            Err(error) if self.plan.partial => {
+                self.blind_spots.push(BlindSpot {
+                    layer: Some(layer),
+                    kind: "not-observed".into(),
+                    what: format!("{what}: {error}"),
+                    bytes: None,
+                    functions: None,
+                });
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn open_kernel(&mut self) -> Result<Kernel, LiveError> {
+        let (workers, tids): (Vec<_>, Vec<_>) = self
+            .target
+            .processes
+            .iter()
+            .flat_map(|p| p.tids.iter().map(move |t| (is_worker(p, t), t.tid)))
+            .partition(|(worker, _)| *worker);
+        let only_tids = |all: Vec<(bool, u32)>| all.into_iter().map(|(_, tid)| tid).collect();
+        let mut options = Options::new(only_tids(tids));
+        options.workers = only_tids(workers);
+        options.tracefs = self.plan.tracefs.clone();
+        options.proc = self.roots.proc.clone();
+        options.buffer_kb_per_cpu = Some(self.plan.buffer_kb);
+        // Without the tracer it is the tracer that must be talked about, not the symbols.
+        let recorder = Recorder::start(options)?;
+        let names = KernelNames::read(&self.kernel_roots, &self.plan.release)?;
+        Ok(Kernel { recorder, names, units: HashMap::new(), background: BTreeSet::new() })
+    }
+
+    fn open_filter(&self) -> Result<ActiveFilter, LiveError> {
+        let filter = match &self.target.cgroup {
+            Some(cgroup) if self.target.outside_cgroup().is_empty() => {
+                TaskFilter::Cgroup { id: cgroup.id, level: cgroup.level }
+            }
+            _ => TaskFilter::Tgids(self.target.pids()),
+        };
+        Ok(ActiveFilter::start(&self.plan.tracefs, &self.roots.proc, &filter)?)
+    }
+
+    /// The filter; boundaries and userland are opened only where there is one.
+    fn active_filter(&self) -> Result<&ActiveFilter, LiveError> {
+        self.filter.as_ref().ok_or(LiveError::Bpf(BpfError::NothingToFollow))
+    }
+
+    fn open_syscalls(&self) -> Result<Syscalls, LiveError> {
+        Ok(Syscalls::start(self.active_filter()?, self.plan.names.syscall)?)
+    }
+
+    fn open_exits(&mut self) -> Result<(), LiveError> {
+        let has_guest = self.target.boundaries.iter().any(|b| b.name == "vm-exit");
+        if has_guest && let Some(filter) = &self.filter {
+            let exits =
+                super::exits::Exits::start(&self.plan.tracefs, filter, self.plan.names.exit_reason);
+            self.exits = self.or_blind(exits.map_err(Into::into), Layer::HostKernel, "VM exits")?;
+        }
+        Ok(())
+    }
+
+    fn open_userland(&mut self) -> Result<Userland, LiveError> {
+        Userland::open(&self.roots, &self.plan.tracefs, &self.target)
+    }
+
+    /// What is recorded.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Records one window. Ends early when `stop` says so, which is asked ten times a second.
+    ///
+    /// # Errors
+    /// When a collector fails for good. Earlier windows stay; [`Session::finish`] gives them.
+    pub fn step(&mut self, stop: &dyn Fn() -> bool) -> Result<Step, LiveError> {
+        let before = self.rows.units();
+        // What the kernel's functions cost must not come on top of what userland's do.
+        let calm = self.kernel.is_none() || self.calm;
+        if let (Some(userland), Some(filter), true) = (&mut self.userland, &self.filter, calm) {
+            userland.attach_next(filter)?;
+        }
+        let hurry = self.userland.as_ref().and_then(|u| u.hurry()).filter(|_| calm);
+        let mut step = match hurry {
+            Some(length) => self.short_window(length),
+            None => self.kernel_window(stop)?,
+        };
+        if hurry.is_none() {
+            self.calm = step.waiting == 0 && step.window >= CALM;
+        }
+        self.userland_window()?;
+        self.boundary_window()?;
+        if self.looked.elapsed() >= LOOK {
+            self.look()?;
+        }
+        step.units = self.rows.units();
+        step.new = step.units - before;
+        step.ended = self.target.processes.is_empty();
+        Ok(step)
+    }
+
+    /// A window in which only userland is looked at; what the kernel's collector sees meanwhile is
+    /// read in its next window.
+    fn short_window(&mut self, length: Duration) -> Step {
+        let begin_ns = now_ns();
+        std::thread::sleep(length);
+        let window = self.window(begin_ns, now_ns(), 0);
+        self.rows.open_window(window);
+        Step { window: length, ..Step::default() }
+    }
+
+    fn kernel_window(&mut self, stop: &dyn Fn() -> bool) -> Result<Step, LiveError> {
+        let Some(kernel) = &mut self.kernel else {
+            let begin_ns = now_ns();
+            let until = Instant::now() + WINDOW;
+            while Instant::now() < until && !stop() {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            let window = self.window(begin_ns, now_ns(), 0);
+            self.rows.open_window(window);
+            return Ok(Step { window: WINDOW, ..Step::default() });
+        };
+        let report = kernel.recorder.advance(stop)?;
+        if report.modules_changed {
+            kernel.names.refresh(&self.kernel_roots)?;
+        }
+        let lost: u64 = report.lost_per_cpu.iter().map(|(_, n)| n).sum();
+        self.lost += lost;
+        let length = Duration::from_nanos(report.end_ns.saturating_sub(report.begin_ns));
+        let event_ns = kernel.recorder.calibration().event_ns;
+        let cost = Duration::from_nanos(report.events.saturating_mul(event_ns)) + report.patching;
+        let window = self.window(report.begin_ns, report.end_ns, lost);
+        self.rows.open_window(window);
+        for seen in &report.seen {
+            self.kernel_seen(seen);
+        }
+        Ok(Step {
+            window: length,
+            events: report.events,
+            lost,
+            waiting: report.waiting,
+            cost: cost.as_secs_f64() / (length + report.patching).as_secs_f64().max(1e-6),
+            ..Step::default()
+        })
+    }
+
+    fn kernel_seen(&mut self, seen: &altaz_ftrace::tally::Seen) {
+        let Some(kernel) = &mut self.kernel else { return };
+        let Kernel { recorder, names, units, .. } = kernel;
+        let unit = *units.entry(seen.function).or_insert_with(|| {
+            let address = recorder.functions().get(seen.function)?.address;
+            Some(self.rows.unit(names.target(address)?))
+        });
+        let Some(unit) = unit else { return };
+        let context = context(seen.context);
+        if self.rows.note(unit, context) {
+            self.function_news(unit, seen.at_ns, seen.tid, context);
+        }
+    }
+
+    fn userland_window(&mut self) -> Result<(), LiveError> {
+        let Some(userland) = &mut self.userland else { return Ok(()) };
+        let mut news = Vec::new();
+        userland.window(&mut self.rows, &mut |unit, at_ns, tid| news.push((unit, at_ns, tid)))?;
+        for (unit, at_ns, tid) in news {
+            self.function_news(unit, at_ns, tid, Context::Task);
+        }
+        Ok(())
+    }
+
+    fn boundary_window(&mut self) -> Result<(), LiveError> {
+        let mut entries = Vec::new();
+        if let Some(syscalls) = &mut self.syscalls {
+            let new = syscalls.window()?;
+            self.quiet = if new.is_empty() { self.quiet + 1 } else { 0 };
+            entries.extend(new.into_iter().map(|(tgid, name)| (tgid, "syscall".to_owned(), name)));
+            let settled = self.kernel.as_ref().is_none_or(|_| self.quiet >= QUIET_WINDOWS);
+            if self.plan.syscalls == CountSyscalls::UntilQuiet
+                && self.quiet >= QUIET_WINDOWS
+                && settled
+            {
+                syscalls.stop()?;
+            }
+        }
+        if let Some(exits) = &mut self.exits {
+            entries.extend(exits.window()?);
+        }
+        for (tgid, boundary, name) in entries {
+            let (pid, comm) = self.process_of(tgid);
+            self.push_news(News {
+                at_ns: now_ns(),
+                what: NewsOf::Entry { boundary, name },
+                tid: tgid,
+                pid,
+                comm,
+                context: Context::Task,
+            });
+        }
+        Ok(())
+    }
+
+    /// Looks for new and ended processes and threads.
+    fn look(&mut self) -> Result<(), LiveError> {
+        self.looked = Instant::now();
+        let changes = self.target.refresh(&self.roots)?;
+        for gone in &changes.gone {
+            self.comms.remove(gone);
+        }
+        if let Some(kernel) = &mut self.kernel {
+            kernel.recorder.follow(&changes.new_tids)?;
+        }
+        let pids: Vec<u32> = changes.new.iter().map(|p| p.pid).collect();
+        if let Some(filter) = &self.filter
+            && !pids.is_empty()
+        {
+            filter.follow(&pids)?;
+        }
+        if let Some(userland) = &mut self.userland {
+            userland.look(&self.roots, &self.target);
+        }
+        Ok(())
+    }
+
+    /// A window that does not overlap the one before.
+    fn window(&self, begin_ns: u64, end_ns: u64, lost_events: u64) -> Window {
+        let before = self.rows.windows().last().map_or(0, |w| w.end_ns);
+        let start_ns = begin_ns.saturating_sub(self.origin_ns).max(before);
+        Window {
+            phase: self.plan.phase,
+            start_ns,
+            end_ns: end_ns.saturating_sub(self.origin_ns).max(start_ns),
+            lost_events,
+        }
+    }
+
+    fn function_news(&mut self, unit: UnitId, at_ns: u64, tid: u32, context: Context) {
+        let Some(target) = self.rows.target(unit).cloned() else { return };
+        let id = target.build_id.as_deref().map(str::to_owned);
+        if self.plan.known.contains(&(target.binary.to_string(), id, target.offset)) {
+            return;
+        }
+        let syscall = (target.layer == Layer::HostKernel)
+            .then(|| altaz_symbols::syscall_name(&target.symbol).map(str::to_owned))
+            .flatten();
+        let (pid, comm) = self.process_of(tid);
+        self.push_news(News {
+            at_ns,
+            what: NewsOf::Function {
+                layer: target.layer,
+                binary: target.binary.to_string(),
+                symbol: target.symbol.to_string(),
+                offset: target.offset,
+                syscall,
+            },
+            tid,
+            pid,
+            comm,
+            context,
+        });
+    }
+
+    fn push_news(&mut self, news: News) {
+        if self.news.len() >= NEWS {
+            self.news_dropped += 1;
+            return;
+        }
+        self.news.push_back(news);
+    }
+
+    /// Process and name of a thread.
+    fn process_of(&mut self, tid: u32) -> (u32, String) {
+        if let Some(known) = self.comms.get(&tid) {
+            return known.clone();
+        }
+        let found = self
+            .target
+            .processes
+            .iter()
+            .find(|p| p.pid == tid || p.tids.iter().any(|t| t.tid == tid))
+            .map(|p| (p.pid, p.comm.clone()))
+            .or_else(|| process_from_proc(&self.roots.proc, tid))
+            .unwrap_or_default();
+        if self.comms.len() < 4096 {
+            self.comms.insert(tid, found.clone());
+        }
+        found
+    }
+
+    /// News since the last time, and how many were dropped because nobody fetched them.
+    pub fn take_news(&mut self) -> (Vec<News>, u64) {
+        (self.news.drain(..).collect(), std::mem::take(&mut self.news_dropped))
+    }
+
+    /// Coverage of the layer that is covered least, of those with units; `None` while it cannot be
+    /// said, or must not be because the calibration failed.
+    pub fn coverage(&self) -> Option<f64> {
+        if self.calibration().is_some_and(|c| !c.reconciles()) {
+            return None;
+        }
+        let estimates = self.rows.estimates();
+        let mut least: Option<f64> = None;
+        for estimate in estimates.values() {
+            let coverage = estimate.coverage?;
+            least = Some(least.map_or(coverage, |l| l.min(coverage)));
+        }
+        least
+    }
+
+    /// Whether everything that is to be armed is armed.
+    pub fn armed(&self) -> bool {
+        self.userland.as_ref().is_none_or(Userland::is_armed)
+    }
+
+    /// Windows so far.
+    pub fn windows(&self) -> usize {
+        self.rows.windows().len()
+    }
+
+    /// The calibration of the kernel collector.
+    pub fn calibration(&self) -> Option<Calibration> {
+        let c = self.kernel.as_ref()?.recorder.calibration();
+        Some(Calibration { what: c.what.clone(), made: c.made, counted: c.counted })
+    }
+
+    /// Ends the recording, removes what was set up in the kernel, and gives what was seen.
+    pub fn finish(mut self) -> Recorded {
+        let calibration = self.calibration();
+        let mut background = BTreeSet::new();
+        if let Some(kernel) = self.kernel.take() {
+            let Kernel { recorder, names, units, background: functions, .. } = kernel;
+            background.extend(functions.iter().filter_map(|f| units.get(f).copied().flatten()));
+            let traceable = recorder.functions().iter().map(|(_, f)| f.address);
+            self.blind_spots.push(names.not_traceable(traceable));
+            if let Err(error) = recorder.finish() {
+                self.notes.push(format!("tracing could not be taken down cleanly: {error}"));
+            }
+        }
+        if let Some(syscalls) = self.syscalls.take() {
+            let (entries, lost) = syscalls.finish(&mut |tgid| self.process_of(tgid).1);
+            if lost > 0 {
+                self.notes.push(format!("{lost} system calls found no room in the counter"));
+            }
+            for boundary in &mut self.target.boundaries {
+                if boundary.name == "syscall" && boundary.to == Layer::HostKernel {
+                    boundary.exercised = Some(entries.len() as u32);
+                    boundary.entries.clone_from(&entries);
+                }
+            }
+        }
+        if let Some(exits) = self.exits.take() {
+            let (counted, lost) = exits.finish();
+            if lost > 0 {
+                self.notes.push(format!("{lost} VM exits found no room in the counter"));
+            }
+            for boundary in &mut self.target.boundaries {
+                if let Some(entries) = counted.get(&boundary.name) {
+                    boundary.exercised = Some(entries.len() as u32);
+                    boundary.entries.clone_from(entries);
+                }
+            }
+        }
+        if let Some(userland) = self.userland.take() {
+            let (spots, notes) = userland.finish();
+            self.blind_spots.extend(spots);
+            self.notes.extend(notes);
+        }
+        let (windows, units) = self.rows.finish(&background);
+        Recorded {
+            windows,
+            units,
+            target: self.target,
+            calibration,
+            blind_spots: self.blind_spots,
+            notes: self.notes,
+            lost: self.lost,
+        }
+    }
+}
+
+fn is_worker(process: &altaz_target::Process, _thread: &altaz_target::Thread) -> bool {
+    process.role == altaz_target::Role::KernelWorker
+}
+
+fn context(context: KernelContext) -> Context {
+    match context {
+        KernelContext::Task => Context::Task,
+        KernelContext::Softirq => Context::Softirq,
+        KernelContext::Hardirq => Context::Hardirq,
+        KernelContext::KernelWorker => Context::KernelWorker,
+    }
+}
+
+/// Thread group and name of a thread that the target does not list.
+fn process_from_proc(proc: &std::path::Path, tid: u32) -> Option<(u32, String)> {
+    let status = std::fs::read_to_string(proc.join(tid.to_string()).join("status")).ok()?;
+    let field =
+        |name: &str| status.lines().find_map(|l| l.strip_prefix(name)).map(|v| v.trim().to_owned());
+    Some((field("Tgid:")?.parse().ok()?, field("Name:")?))
+}
+
+/// `CLOCK_MONOTONIC`, ns.
+pub(crate) fn now_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    (now.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec as u64)
+}

@@ -1,0 +1,171 @@
+//! What `record` and `watch` have in common: find the target, drop rights, open the collectors.
+
+use std::collections::BTreeSet;
+
+use altaz_collect::live::LiveError;
+use altaz_collect::live::session::{CountSyscalls, KnownUnit, Names, Plan, Session};
+use altaz_profile::{Phase, Posture};
+use altaz_target::{Request, Roots, Target, resolve};
+use anyhow::{Context as _, anyhow};
+
+use super::command::{Held, Running};
+use super::tracefs::{Tracefs, remove_orphans};
+use super::{posture, rights};
+use crate::cli::{Context, ObserveArgs, SyscallsWhen, TargetArgs};
+
+/// An observation that has begun.
+pub(crate) struct Observation {
+    /// The collectors.
+    pub(crate) session: Session,
+    /// The command, when it was one.
+    pub(crate) command: Option<Running>,
+    /// What the processes may do.
+    pub(crate) posture: Vec<Posture>,
+    /// Name for a service that was given none.
+    pub(crate) name: String,
+    /// Identity of what runs, for comparability.
+    pub(crate) image_id: String,
+    /// How it was observed, in words.
+    pub(crate) detail: String,
+    // Last: the session uses it until it is gone.
+    _tracefs: Tracefs,
+}
+
+/// Begins to observe.
+///
+/// # Errors
+/// When there is nothing to observe, or nothing that can be.
+pub(crate) fn begin(
+    target: &TargetArgs,
+    how: &ObserveArgs,
+    phase: Phase,
+    known: BTreeSet<KnownUnit>,
+    cx: &Context,
+) -> anyhow::Result<Observation> {
+    let tracefs = Tracefs::find();
+    for line in remove_orphans(tracefs.path()) {
+        cx.ui.note(&line);
+    }
+    // The command keeps the rights that altaz was started with.
+    let held = match target.command.is_empty() {
+        true => None,
+        false => Some(Held::new(&target.command)?),
+    };
+    rights::drop_the_rest().context("cannot drop the rights that observing does not need")?;
+
+    let roots = Roots::here();
+    let mut found = resolve(&roots, &request(target, held.as_ref()))?;
+    if found.processes.is_empty() {
+        return Err(anyhow!("{}: there is no process in it that could be observed", found.what));
+    }
+    let name = match &held {
+        Some(_) => program_name(&target.command),
+        None => name_of(&found),
+    };
+    let image_id = match &held {
+        Some(_) => String::new(),
+        None => posture::image_id(&found),
+    };
+    cx.ui.note(&format!("observing {}", found.what));
+    let posture = posture::read(&roots, &mut found, held.is_some(), &cx.ui);
+
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let plan = Plan {
+        tracefs: tracefs.path().to_owned(),
+        release,
+        phase,
+        userland: how.userland,
+        syscalls: match (how.syscalls, &held) {
+            (SyscallsWhen::Never, _) => CountSyscalls::Never,
+            (SyscallsWhen::Always, _) | (SyscallsWhen::Auto, Some(_)) => CountSyscalls::Always,
+            (SyscallsWhen::Auto, None) => CountSyscalls::UntilQuiet,
+        },
+        partial: how.partial,
+        buffer_kb: how.buffer,
+        known,
+        names: Names {
+            syscall: altaz_deploy::seccomp::syscall_name,
+            exit_reason: altaz_deploy::vm_exit::reason,
+        },
+    };
+    let detail = format!(
+        "function tracer with disarm after three windows{}{}",
+        if plan.userland { ", uprobes" } else { "" },
+        match plan.syscalls {
+            CountSyscalls::Always => ", system calls counted throughout",
+            CountSyscalls::UntilQuiet => ", system calls counted until nothing new was seen",
+            CountSyscalls::Never => "",
+        },
+    );
+    let step = cx.ui.step("arming", None);
+    let session = Session::open(plan, roots, found).map_err(|e| advise(e, how.partial))?;
+    step.done("");
+    let command = match held {
+        Some(held) => Some(held.release(&target.command[0])?),
+        None => None,
+    };
+    Ok(Observation { session, command, posture, name, image_id, detail, _tracefs: tracefs })
+}
+
+fn request(target: &TargetArgs, held: Option<&Held>) -> Request {
+    match held {
+        Some(held) => Request::Pids(vec![held.pid]),
+        None if !target.pid.is_empty() => Request::Pids(target.pid.clone()),
+        None => {
+            if let Some(path) = &target.cgroup {
+                Request::Cgroup(path.clone())
+            } else if let Some(unit) = &target.unit {
+                Request::Unit(unit.clone())
+            } else {
+                Request::Container(target.container.clone().unwrap_or_default())
+            }
+        }
+    }
+}
+
+/// Says what else can be done.
+fn advise(error: LiveError, partial: bool) -> anyhow::Error {
+    let lab = error.lab_can();
+    let error = anyhow!(error);
+    match (lab, partial) {
+        (true, false) => error.context(
+            "kernel functions cannot be recorded here (--partial records the rest; `altaz compare` \
+             measures in the lab)",
+        ),
+        _ => error,
+    }
+}
+
+fn program_name(command: &[String]) -> String {
+    let program = command.first().map_or("", String::as_str);
+    program.rsplit('/').next().unwrap_or(program).to_owned()
+}
+
+/// The name of what runs: of the process that the others descend from.
+fn name_of(target: &Target) -> String {
+    let first = target.processes.iter().find(|p| !p.exe.as_os_str().is_empty());
+    let first = first.or(target.processes.first());
+    first.map_or_else(String::new, |p| {
+        p.exe.file_name().map_or_else(|| p.comm.clone(), |n| n.to_string_lossy().into_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_named_by_its_program() {
+        let command = ["/usr/bin/redis-server".to_owned(), "--port".to_owned()];
+        assert_eq!(program_name(&command), "redis-server");
+        assert_eq!(program_name(&[]), "");
+    }
+
+    #[test]
+    fn what_was_asked_for_is_what_is_looked_for() {
+        let args = TargetArgs { unit: Some("nginx".into()), ..TargetArgs::default() };
+        assert_eq!(request(&args, None), Request::Unit("nginx".into()));
+        let args = TargetArgs { pid: vec![7, 8], ..TargetArgs::default() };
+        assert_eq!(request(&args, None), Request::Pids(vec![7, 8]));
+    }
+}
