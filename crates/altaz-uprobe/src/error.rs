@@ -64,14 +64,4 @@ pub enum UprobeError {
         /// The signal.
         signal: i32,
     },
-    /// Probes do not count what happens.
-    #[error(
-        "a function of altaz's own was called {made} times under a probe and counted {counted} times; no figure about userland would be right, so it is not measured"
-    )]
-    Calibration {
-        /// Calls made.
-        made: u64,
-        /// Calls counted.
-        counted: u64,
-    },
 }

@@ -149,15 +149,25 @@ pub fn decode(bytes: &[u8], address: u64) -> Option<Decoded> {
         Ok(form) if is_emulated_everywhere(form.kind) => Class::Emulated(form),
         Ok(form) => Class::Stepped(form),
     };
-    let flow = instruction.flow_control();
-    let jumps = matches!(flow, FlowControl::ConditionalBranch | FlowControl::UnconditionalBranch);
-    let near = instruction.op_count() > 0 && instruction.op0_kind() == OpKind::NearBranch64;
     Some(Decoded {
         length,
         class,
-        falls_through: flow == FlowControl::Next,
-        jump_target: (jumps && near).then(|| instruction.near_branch64()),
+        falls_through: instruction.flow_control() == FlowControl::Next,
+        jump_target: jump_target(&instruction),
     })
+}
+
+/// Where the relative near jumps in `code` go, read from its start on; nothing is classified.
+pub(crate) fn jump_targets(code: &[u8], address: u64) -> impl Iterator<Item = u64> {
+    let decoder = Decoder::with_ip(64, code, address, DecoderOptions::NONE);
+    decoder.into_iter().filter_map(|instruction| jump_target(&instruction))
+}
+
+fn jump_target(instruction: &Instruction) -> Option<u64> {
+    let flow = instruction.flow_control();
+    let jumps = matches!(flow, FlowControl::ConditionalBranch | FlowControl::UnconditionalBranch);
+    let near = instruction.op_count() > 0 && instruction.op0_kind() == OpKind::NearBranch64;
+    (jumps && near).then(|| instruction.near_branch64())
 }
 
 fn is_emulated_everywhere(kind: Kind) -> bool {
@@ -462,4 +472,119 @@ fn access_of(kind: Kind, i: &Instruction, prefixes: &Prefixes) -> Result<Access,
     } else {
         Access::Load
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn refusal(bytes: &[u8]) -> Refusal {
+        match classify(bytes, 0x40_1000) {
+            Class::Refused(refusal) => refusal,
+            class => panic!("{bytes:02x?} is allowed: {class:?}"),
+        }
+    }
+
+    #[test]
+    fn each_reason_has_its_instruction() {
+        for (bytes, reason) in [
+            (&[0x62, 0xf2, 0x7d, 0x28, 0x7a, 0xc8][..], Refusal::Vector), // vpbroadcastb ymm1,eax
+            (&[0xc5, 0xf8, 0x77], Refusal::Vector),                       // vzeroupper
+            (&[0x8f, 0xe9, 0x78, 0x01, 0xc8], Refusal::Vector),           // blcfill (XOP)
+            (&[0xf0, 0xff, 0x03], Refusal::Lock),                         // lock inc [rbx]
+            (&[0x49, 0x90], Refusal::Exchange),                           // xchg rax,r8
+            (&[0x41, 0x90], Refusal::Exchange),                           // xchg eax,r8d
+            (&[0x48, 0x87, 0x03], Refusal::Exchange),                     // xchg [rbx],rax
+            (&[0xcc], Refusal::Interrupt),
+            (&[0xcd, 0x80], Refusal::Interrupt),
+            (&[0xf1], Refusal::Interrupt),
+            (&[0x0f, 0x0b], Refusal::Undefined),
+            (&[0xf4], Refusal::Privileged), // hlt
+            (&[0xfa], Refusal::Privileged), // cli
+            (&[0x0f, 0x05], Refusal::SystemCall),
+            (&[0x0f, 0x34], Refusal::SystemCall),
+            (&[0x48, 0xcf], Refusal::FarBranch),      // iretq
+            (&[0xff, 0x2b], Refusal::FarBranch),      // jmp far [rbx]
+            (&[0xcb], Refusal::FarBranch),            // retf
+            (&[0xff, 0xe0], Refusal::IndirectBranch), // jmp rax
+            (&[0xff, 0x15, 0, 0, 0, 0], Refusal::IndirectBranch), // call [rip]
+            (&[0xf3, 0xa4], Refusal::StringOperation), // rep movsb
+            (&[0xab], Refusal::StringOperation),      // stosd
+            (&[0x9c], Refusal::FlagTransfer),         // pushfq
+            (&[0x9d], Refusal::FlagTransfer),         // popfq
+            (&[0x8e, 0xd0], Refusal::System),         // mov ss,eax
+            (&[0x8c, 0xd8], Refusal::System),         // mov eax,ds
+            (&[0x0f, 0xa0], Refusal::System),         // push fs
+            (&[0x65, 0x48, 0x8b, 0x04, 0x25, 0, 0, 0, 0], Refusal::OddPrefix), // mov rax,gs:0
+            (&[0x66, 0x66, 0x90], Refusal::OddPrefix),
+            (&[0xf3, 0x90], Refusal::NotListed), // pause
+            (&[0xf2, 0xe8, 0, 0, 0, 0], Refusal::NotListed), // bnd call
+            (&[0x67, 0x8b, 0x03], Refusal::OddPrefix), // mov eax,[ebx]
+            (&[0x48, 0x66, 0x89, 0xd8], Refusal::OddPrefix), // a REX that counts for nothing
+            (&[0x0f, 0x1f, 0x44, 0, 0], Refusal::Rewritten), // nop of five bytes
+            (&[0xeb, 0x08], Refusal::Rewritten),
+            (&[0x48, 0x8d, 0x74, 0x26, 0], Refusal::Rewritten), // lea rsi,[rsi+0]
+            (&[0x48, 0x89, 0xc0], Refusal::Rewritten),          // mov rax,rax
+            (&[0xe3, 0x10], Refusal::NotListed),                // jrcxz
+            (&[0x48, 0xf7, 0xf1], Refusal::NotListed),          // div rcx
+            (&[0xd9, 0xe8], Refusal::NotListed),                // fld1
+            (&[0x0f, 0x6f, 0x03], Refusal::NotListed),          // movq mm0,[rbx]
+            (&[0x0f, 0xa2], Refusal::NotListed),                // cpuid
+            (&[0x8b, 0x04, 0x25, 0, 0, 0, 0], Refusal::NotListed), // mov eax,[0]
+            (&[0x06], Refusal::Undecodable),
+            (&[], Refusal::Undecodable),
+            (&[0x48], Refusal::Undecodable),
+        ] {
+            assert_eq!(refusal(bytes), reason, "{bytes:02x?}");
+        }
+    }
+
+    #[test]
+    fn access_is_read_from_the_operands() {
+        let form = |bytes: &[u8]| classify(bytes, 0).form().unwrap();
+        for (bytes, kind, access) in [
+            (&[0x48, 0x89, 0xd8][..], Kind::Move, Access::Registers),
+            (&[0x48, 0x8b, 0x03], Kind::Move, Access::Load),
+            (&[0x48, 0x89, 0x03], Kind::Move, Access::Store),
+            (&[0x48, 0x8b, 0x05, 0, 0, 0, 0], Kind::Move, Access::RelativeLoad),
+            (&[0x48, 0x89, 0x05, 0, 0, 0, 0], Kind::Move, Access::RelativeStore),
+            (&[0x48, 0x3b, 0x05, 0, 0, 0, 0], Kind::Compare, Access::RelativeLoad),
+            (&[0x80, 0x3d, 0, 0, 0, 0, 1], Kind::Compare, Access::RelativeLoad),
+            (&[0x48, 0x83, 0x3b, 0], Kind::Compare, Access::Load),
+            (&[0x48, 0x8d, 0x05, 0, 0, 0, 0], Kind::Address, Access::RelativeLoad),
+            (&[0x48, 0x8d, 0x43, 8], Kind::Address, Access::Registers),
+            (&[0x64, 0x48, 0x8b, 0x04, 0x25, 0x28, 0, 0, 0], Kind::Move, Access::ThreadLoad),
+        ] {
+            assert_eq!(form(bytes), Form { kind, access }, "{bytes:02x?}");
+        }
+    }
+
+    #[test]
+    fn jumps_know_their_target_and_calls_end_a_block() {
+        let jump = decode(&[0x75, 0xfe], 0x1000).unwrap();
+        assert_eq!((jump.jump_target, jump.falls_through), (Some(0x1000), false));
+        let call = decode(&[0xe8, 0, 0, 0, 0], 0x1000).unwrap();
+        assert_eq!((call.jump_target, call.falls_through), (None, false));
+        let push = decode(&[0x55, 0xcc], 0x1000).unwrap();
+        assert_eq!((push.length, push.falls_through), (1, true));
+        let all: Vec<u64> = jump_targets(&[0x75, 0xfe, 0x55, 0xeb, 0], 0x1000).collect();
+        assert_eq!(all, [0x1000, 0x1005]);
+    }
+
+    proptest! {
+        /// Whatever is allowed is one instruction in legacy encoding whose prefixes all mean something.
+        #[test]
+        fn nothing_odd_is_allowed(bytes in proptest::collection::vec(any::<u8>(), 0..20), at: u64) {
+            let Some(decoded) = decode(&bytes, at) else { return Ok(()) };
+            prop_assert!((1..=MAX_LENGTH.min(bytes.len())).contains(&decoded.length));
+            if let Some(form) = decoded.class.form() {
+                let found = prefixes(&bytes[..decoded.length]);
+                prop_assert!(!found.odd, "{form}");
+                prop_assert!(!matches!(bytes[0], 0xc4 | 0xc5 | 0x62 | 0xf0 | 0xcc | 0xf4 | 0x9c));
+                let allowed = crate::Allowed::assumed();
+                prop_assert!(allowed.speed(form).is_some(), "{form} has no example");
+            }
+        }
+    }
 }

@@ -22,6 +22,9 @@ use std::fmt;
 /// Instructions of an entry block that are looked at; longer ones exist in generated code only.
 const BLOCK_LIMIT: usize = 256;
 
+/// Bytes of a function that are searched for loops.
+const FUNCTION_LIMIT: usize = 1 << 16;
+
 /// Functions that unwinders know by their bytes: a breakpoint there would break them.
 const KNOWN_BY_BYTES: [&str; 2] = ["__restore_rt", "__restore"];
 
@@ -50,6 +53,8 @@ impl Options {
 pub struct Point {
     /// Index into the binary's functions.
     pub function: u32,
+    /// Bytes of the function.
+    pub size: u64,
     /// Offset in the file of the probed instruction.
     pub file_offset: u64,
     /// What kind of instruction it is.
@@ -58,6 +63,12 @@ pub struct Point {
     pub speed: Speed,
     /// The entry block is a loop: it is hit in each round.
     pub repeats: bool,
+}
+
+impl Point {
+    pub(crate) fn left_out(&self, reason: Reason) -> LeftOut {
+        LeftOut { function: self.function, size: self.size, reason }
+    }
 }
 
 /// Why a function is not probed.
@@ -212,9 +223,8 @@ fn choose(
 /// Chooses among the instructions of the entry block; `code` are the bytes of the function.
 fn choose_in(code: &[u8], function: &Function, options: &Options) -> Result<Point, Reason> {
     let mut stepped: Option<Point> = None;
-    let mut first_reason = None;
     let mut emulated: Option<Point> = None;
-    let mut repeats = false;
+    let mut first_reason = None;
     let mut at = 0usize;
     for _ in 0..BLOCK_LIMIT {
         let rest = code.get(at..).unwrap_or(&[]);
@@ -225,6 +235,7 @@ fn choose_in(code: &[u8], function: &Function, options: &Options) -> Result<Poin
         };
         let point = |form, speed| Point {
             function: 0,
+            size: function.size,
             file_offset: function.offset.saturating_add(at as u64),
             form,
             speed,
@@ -246,17 +257,19 @@ fn choose_in(code: &[u8], function: &Function, options: &Options) -> Result<Poin
                 }
             },
         }
-        if let Some(target) = decoded.jump_target {
-            let chosen = emulated.or(stepped).map(|p| p.file_offset - function.offset);
-            let offset = target.wrapping_sub(function.addr);
-            repeats = chosen.is_some_and(|chosen| offset <= chosen);
-        }
         if !decoded.falls_through {
             break;
         }
         at += decoded.length;
     }
+    let last = emulated.or(stepped).map_or(0, |point| point.file_offset - function.offset);
+    let loop_start = first_jump_back(code, function.addr, last);
+    let in_loop =
+        |point: &Point| loop_start.is_some_and(|at| at <= point.file_offset - function.offset);
+    // One slow hit for each entry is better than a fast one in each round of a loop.
+    let before_loop = stepped.filter(|point| options.stepped && !in_loop(point));
     let chosen = match (emulated, stepped) {
+        (Some(point), _) if in_loop(&point) => before_loop.unwrap_or(point),
         (Some(point), _) => point,
         (None, Some(point)) if options.stepped => point,
         (None, Some(_)) => return Err(Reason::OnlyStepped),
@@ -264,5 +277,145 @@ fn choose_in(code: &[u8], function: &Function, options: &Options) -> Result<Poin
             return Err(first_reason.unwrap_or(Reason::Instruction(Refusal::Undecodable)));
         }
     };
-    Ok(Point { repeats, ..chosen })
+    Ok(Point { repeats: in_loop(&chosen), ..chosen })
+}
+
+/// The first offset up to `last` that a jump of the same function goes to. Reads on over whatever is no instruction: a
+/// jump that is none makes a probe look hotter than it is, no more.
+fn first_jump_back(code: &[u8], addr: u64, last: u64) -> Option<u64> {
+    let code = code.get(..FUNCTION_LIMIT).unwrap_or(code);
+    let targets = instruction::jump_targets(code, addr).map(|target| target.wrapping_sub(addr));
+    targets.filter(|&offset| offset <= last).min()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::form::Kind;
+
+    fn function(size: usize) -> Function {
+        Function {
+            offset: 0x400,
+            addr: 0x1400,
+            size: size as u64,
+            name: "f".into(),
+            file: None,
+            line: None,
+            kind: FunctionKind::Named,
+            part: false,
+            parent: None,
+        }
+    }
+
+    fn choice(code: &[u8], stepped: bool) -> Result<(u64, Kind, bool), Reason> {
+        let options = Options { allowed: Allowed::assumed(), stepped, excluded: vec![] };
+        let point = choose_in(code, &function(code.len()), &options)?;
+        Ok((point.file_offset - 0x400, point.form.kind, point.repeats))
+    }
+
+    #[test]
+    fn the_first_emulated_instruction_of_the_entry_block_is_taken() {
+        // endbr64; sub rsp,8; push rbx; call
+        let code = [0xf3, 0x0f, 0x1e, 0xfa, 0x48, 0x83, 0xec, 8, 0x53, 0xe8, 0, 0, 0, 0, 0xc3];
+        assert_eq!(choice(&code, false), Ok((8, Kind::Push, false)));
+        assert_eq!(choice(&code, true), Ok((8, Kind::Push, false)));
+        // test edi,edi; je +1
+        assert_eq!(
+            choice(&[0x85, 0xff, 0x74, 1, 0x90, 0xc3], false),
+            Ok((2, Kind::CondJump, false))
+        );
+    }
+
+    #[test]
+    fn nothing_behind_the_entry_block_is_taken() {
+        // jmp rax; push rbx — and: syscall; push rbx
+        let indirect = Reason::Instruction(Refusal::IndirectBranch);
+        assert_eq!(choice(&[0xff, 0xe0, 0x53], true), Err(indirect));
+        let syscall = Reason::Instruction(Refusal::SystemCall);
+        assert_eq!(choice(&[0x0f, 0x05, 0x53], true), Err(syscall));
+        // ret; push rbx
+        assert_eq!(choice(&[0xc3, 0x53], false), Err(Reason::OnlyStepped));
+        assert_eq!(choice(&[0xc3, 0x53], true), Ok((0, Kind::Return, false)));
+    }
+
+    #[test]
+    fn what_is_refused_is_passed_over() {
+        // vzeroupper; xchg rax,r8; lock inc [rdi]; push rbp
+        let code = [0xc5, 0xf8, 0x77, 0x49, 0x90, 0xf0, 0xff, 0x07, 0x55, 0xc3];
+        assert_eq!(choice(&code, false), Ok((8, Kind::Push, false)));
+        let only = Reason::Instruction(Refusal::Vector);
+        assert_eq!(choice(&code[..8], true), Err(only));
+    }
+
+    #[test]
+    fn a_form_that_failed_the_self_test_is_not_taken() {
+        let mut options = Options { allowed: Allowed::assumed(), ..Options::default() };
+        let push = Form { kind: Kind::Push, access: crate::form::Access::Registers };
+        options.allowed.remove(push);
+        let code = [0x55, 0x90];
+        let point = choose_in(&code, &function(2), &options).unwrap();
+        assert_eq!(point.form.kind, Kind::Nop);
+        assert_eq!(choose_in(&code[..1], &function(1), &options), Err(Reason::Untested(push)));
+    }
+
+    #[test]
+    fn a_loop_around_the_probe_is_known_and_left_where_that_is_possible() {
+        // dec edi; jne back to the start
+        assert_eq!(choice(&[0xff, 0xcf, 0x75, 0xfc, 0xc3], false), Ok((2, Kind::CondJump, true)));
+        assert_eq!(choice(&[0xff, 0xcf, 0x75, 0xfc, 0xc3], true), Ok((2, Kind::CondJump, true)));
+        // xor eax,eax; loop: call …; dec edi; jne loop; ret
+        let code = [0x31, 0xc0, 0xe8, 0, 0, 0, 0, 0xff, 0xcf, 0x75, 0xf7, 0xc3];
+        assert_eq!(choice(&code, false), Ok((2, Kind::Call, true)));
+        assert_eq!(choice(&code, true), Ok((0, Kind::Arithmetic, false)));
+    }
+
+    #[test]
+    fn code_that_is_cut_off_has_no_probe() {
+        let undecodable = Reason::Instruction(Refusal::Undecodable);
+        assert_eq!(choice(&[], true), Err(undecodable));
+        assert_eq!(choice(&[0xe8, 0, 0], true), Err(undecodable));
+        assert_eq!(choice(&[0x06], true), Err(undecodable)); // push es: no such thing in 64-bit mode
+    }
+
+    #[test]
+    fn every_function_of_a_real_file_is_probed_or_left_out_with_a_reason() {
+        let bytes = std::fs::read("/proc/self/exe").unwrap();
+        let binary = Binary::parse(&bytes).unwrap();
+        let mut options = Options { allowed: Allowed::assumed(), ..Options::default() };
+        let count = |options: &Options| {
+            let points = probe_points(&bytes, &binary, options);
+            assert_eq!(points.probes.len() + points.left_out.len(), binary.functions.len());
+            let mut offsets: Vec<u64> = points.probes.iter().map(|p| p.file_offset).collect();
+            for point in &points.probes {
+                let function = binary.functions.get(point.function as usize).unwrap();
+                let range = function.offset..function.offset + function.size;
+                assert!(range.contains(&point.file_offset));
+                assert_eq!(point.size, function.size);
+            }
+            offsets.dedup();
+            assert_eq!(offsets.len(), points.probes.len(), "two probes in one place");
+            points
+        };
+        let emulated = count(&options).probes.len();
+        assert!(emulated > binary.functions.len() / 2, "only {emulated}");
+        options.stepped = true;
+        let all = count(&options);
+        assert!(all.probes.len() > emulated);
+        options.excluded.push("_R".into());
+        options.excluded.push("_ZN".into());
+        let excluded = count(&options);
+        assert!(excluded.left_out.iter().filter(|l| l.reason == Reason::Excluded).count() > 1000);
+        assert!(excluded.probes.len() < all.probes.len());
+    }
+
+    #[test]
+    fn a_file_of_another_machine_has_no_probes() {
+        let mut bytes = std::fs::read("/bin/true").unwrap();
+        let binary = Binary::parse(&bytes).unwrap();
+        bytes[18] = 183; // e_machine: AArch64
+        let options = Options { allowed: Allowed::assumed(), ..Options::default() };
+        let points = probe_points(&bytes, &binary, &options);
+        assert!(points.probes.is_empty());
+        assert!(points.left_out.iter().all(|l| l.reason == Reason::Machine));
+    }
 }

@@ -80,8 +80,10 @@ pub struct Tried {
 pub struct SelfTest {
     /// All examples, in the order in which they were tried.
     pub tried: Vec<Tried>,
-    /// Executions of examples under a probe.
+    /// Executions of instructions under a probe, of those that came out right.
     pub executions: u64,
+    /// Hits that were counted of them. Different from the executions: no count of hits can be trusted.
+    pub counted: u64,
     /// Time it took.
     pub took: Duration,
     allowed: Allowed,
@@ -95,10 +97,18 @@ impl SelfTest {
     pub fn run(sys: &Path) -> Result<Self, UprobeError> {
         let started = Instant::now();
         let tried = try_examples(&crate::examples::all(), sys)?;
-        let agreed = tried.iter().filter(|t| matches!(t.outcome, Outcome::Agreed(_))).count();
-        let executions = (agreed * INPUTS) as u64;
+        let (mut executions, mut counted) = (0, 0);
+        for one in &tried {
+            let (made, hits) = match one.outcome {
+                Outcome::Agreed(_) => (INPUTS as u64, INPUTS as u64),
+                Outcome::Miscounted { made, counted } => (made, counted),
+                Outcome::RefusedByKernel | Outcome::Disagreed(_) => (0, 0),
+            };
+            executions += made;
+            counted += hits;
+        }
         let allowed = allowed(&tried);
-        Ok(Self { tried, executions, took: started.elapsed(), allowed })
+        Ok(Self { tried, executions, counted, took: started.elapsed(), allowed })
     }
 
     /// The forms that are probed in this run: those of which every example agreed. A form counts as emulated when all
