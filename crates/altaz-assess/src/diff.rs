@@ -122,8 +122,8 @@ impl<'a> Side<'a> {
                 f64::from(windows) * other.clock.total_ns() as f64 / watch.watched_ns() as f64
             };
             let new = estimates().map(|e| e.new_units(further(e.windows)));
-            let at_least = new.sum::<Option<f64>>()?;
-            Some(DiffMissed { at_least: at_least.min(at_most), at_most })
+            let estimate = new.sum::<Option<f64>>()?;
+            Some(DiffMissed { estimate: estimate.min(at_most), at_most })
         });
         DiffSide {
             file: self.named.file.into(),

@@ -3,7 +3,7 @@
 use altaz_profile::results::{CompareResult, DeploymentResult, Vap};
 
 use crate::TextOptions;
-use crate::number::{UNDEFINED, count, kb_opt, percent};
+use crate::number::{UNDEFINED, count, kb, kb_opt, percent};
 use crate::parts;
 use crate::style::{Span, Style};
 use crate::table::{Align, Cell, Column, Row, Table, across, cell, labels, numbers, plain, words};
@@ -41,7 +41,8 @@ fn header(out: &mut String, result: &CompareResult, options: TextOptions) {
 }
 
 fn layers(out: &mut String, result: &CompareResult, options: TextOptions) {
-    let mut table = Table::new(parts::layer_columns(options.columns()).into());
+    let covered = parts::covered_known(&result.deployments);
+    let mut table = Table::new(parts::layer_columns(options.columns(), covered));
     for (i, deployment) in result.deployments.iter().enumerate() {
         if i > 0 {
             table.rows.push(Row::Blank);
@@ -52,7 +53,7 @@ fn layers(out: &mut String, result: &CompareResult, options: TextOptions) {
             table.rows.push(Row::Across(vec![reason], 4));
             continue;
         }
-        table.rows.extend(parts::layer_rows(deployment));
+        table.rows.extend(parts::layer_rows(deployment, covered));
         table.rows.extend(widths(deployment));
     }
     table.render(out, options.columns(), options.color);
@@ -111,14 +112,17 @@ fn summary(out: &mut String, result: &CompareResult, options: TextOptions) {
 
 /// A line for each available deployment, with a bar of this many columns, or none.
 pub fn summary_table(result: &CompareResult, bar_columns: usize) -> Table {
+    // Where executed bytes are not known, whole sizes stand in their place.
+    let covered = parts::covered_known(&result.deployments);
+    let size = if covered { "covered kB" } else { "kB" };
     let mut columns = vec![
         words("side by side", if bar_columns < BAR { 8 } else { 13 }),
         numbers("VAP"),
-        numbers("covered kB"),
+        numbers(size),
         labels("tenant █ ░ provider"),
         numbers("tenant"),
         numbers("HAP"),
-        numbers("covered kB"),
+        numbers(size),
         Column { head: "syscalls", align: Align::Right, min: Some(8) },
         Column { head: "VM exits", align: Align::Right, min: Some(8) },
     ];
@@ -132,11 +136,13 @@ pub fn summary_table(result: &CompareResult, bar_columns: usize) -> Table {
         let mut cells = vec![
             cell(&d.name, Style::Strong),
             of_vap(|v| count(v.functions)),
-            of_vap(|v| kb_opt(v.covered_bytes)),
+            of_vap(if covered { |v| kb_opt(v.covered_bytes) } else { |v| kb(v.bytes) }),
             bar(vap.and_then(|v| v.tenant_share), bar_columns),
             of_vap(|v| percent(v.tenant_share)),
             plain(hap.map_or_else(|| UNDEFINED.into(), |h| count(h.exercised_functions))),
-            plain(kb_opt(hap.and_then(|h| h.exercised_covered_bytes))),
+            plain(kb_opt(hap.and_then(|h| {
+                if covered { h.exercised_covered_bytes } else { Some(h.exercised_bytes) }
+            }))),
             plain(parts::exercised(d, "syscall")),
             plain(parts::exercised(d, "vm-exit")),
         ];
@@ -224,6 +230,9 @@ pub fn note_lines(result: &CompareResult) -> Vec<Span> {
         .into_iter()
         .map(|(note, names)| Span::new(format!("{}: {note}", names.join(", ")), Style::Plain))
         .collect();
-    lines.extend(parts::honesty(result.deployments.iter().flat_map(|d| &d.layers)));
+    lines.extend(parts::honesty(
+        result.deployments.iter().flat_map(|d| &d.layers),
+        parts::covered_known(&result.deployments),
+    ));
     lines
 }

@@ -136,14 +136,14 @@ pub fn conclusion_lines(result: &DiffResult) -> Vec<Vec<Span>> {
             Span::new(by_verdict(set, head, other), style),
         ]);
         if set.functions > 0 {
-            lines.push(vec![Span::new(missed(other, side), Style::Dim)]);
+            lines.push(vec![Span::new(missed(other, side, set), Style::Dim)]);
         }
     }
     lines
 }
 
 fn in_both(sums: &DiffSums) -> String {
-    let mut text = format!("{} functions ({} kB)", count(sums.both), kb(sums.both_bytes));
+    let mut text = format!("{} ({} kB)", functions_of(sums.both), kb(sums.both_bytes));
     if sums.rebuilt > 0 {
         text.push_str(&format!(
             ", and {} rebuilt: matched by name in another build, {} of them of another size ({} kB)",
@@ -153,6 +153,11 @@ fn in_both(sums: &DiffSums) -> String {
         ));
     }
     text.replace(" kB", &format!("{NO_BREAK}kB"))
+}
+
+/// A number of functions in words.
+fn functions_of(n: u64) -> String {
+    format!("{} function{}", count(n), if n == 1 { "" } else { "s" })
 }
 
 fn by_verdict(set: &DiffSet, head: &str, other: &str) -> String {
@@ -170,30 +175,42 @@ fn by_verdict(set: &DiffSet, head: &str, other: &str) -> String {
     let parts = parts.into_iter().enumerate().filter(|(i, (n, _))| *i == 0 || *n > 0);
     let parts: Vec<String> = parts.map(|(_, (n, what))| format!("{} {what}", count(n))).collect();
     let mut text = format!(
-        "{} functions ({}{NO_BREAK}kB): {}",
-        count(set.functions),
+        "{} ({}{NO_BREAK}kB): {}",
+        functions_of(set.functions),
         kb(set.bytes),
         parts.join(", ")
     );
     if set.only_in_interrupts > 0 {
         let n = count(set.only_in_interrupts);
-        text.push_str(&format!("; {n} of them were seen in interrupts only"));
+        text.push_str(&format!("; {n} of them in interrupts only"));
     }
     text
 }
 
-fn missed(name: &str, side: &DiffSide) -> String {
+/// What chance explains of the functions that only the other profile has.
+fn missed(name: &str, side: &DiffSide, set: &DiffSet) -> String {
     match (&side.missed, &side.inconclusive) {
         (_, Some(why)) => format!("{name} says nothing about what it has not: {why}."),
-        (Some(m), None) => format!(
-            "{name} saw {} of its load's code and is estimated to have missed {} functions or more \
-             (Chao2, a lower bound). Of those that only the other has, chance explains {} to {}, at \
-             most.",
-            coverage(side.coverage),
-            unseen(side.unseen),
-            chance(Some(m.at_least)),
-            chance(Some(m.at_most))
-        ),
+        (Some(m), None) => {
+            let explained = (m.at_most as u64).min(set.may_have_been_missed);
+            let so = match explained {
+                0 => String::new(),
+                n => format!(
+                    ": up to {} of these {} may just have been missed",
+                    count(n),
+                    count(set.functions)
+                ),
+            };
+            format!(
+                "{name} saw {} of its load's code; {} functions more are estimated to be unseen \
+                 (Chao2, a lower bound). For a recording as long as the other one chance is expected \
+                 to bring {} that {name} missed, estimated from that, and at most {}{so}.",
+                coverage(side.coverage),
+                unseen(side.unseen),
+                chance(Some(m.estimate)),
+                chance(Some(m.at_most)),
+            )
+        }
         (None, None) => format!("How many {name} missed cannot be estimated."),
     }
 }
@@ -281,7 +298,7 @@ fn component_table(result: &DiffResult, top: usize) -> Table {
 
 fn functions(head: &'static str, list: &[&DiffFunction], top: usize) -> Table {
     let mut table = Table::new(vec![
-        words(head, 20),
+        words(head, 28),
         words("in", 12),
         labels("context"),
         numbers("bytes"),

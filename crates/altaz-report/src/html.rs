@@ -73,10 +73,11 @@ pub fn profile_html(report: &ProfileReport) -> String {
     table(&mut out, &profile::layer_table(d, usize::MAX));
     table(&mut out, &profile::checks_table(d));
     element(&mut out, "p", "dim", profile::CHECKS);
-    for t in profile::component_tables(d) {
+    for t in profile::context_table(d).into_iter().chain(profile::component_tables(d)) {
         table(&mut out, &t);
     }
     section(&mut out, "Boundaries", &profile::boundary_lines(d));
+    section(&mut out, "Posture", &profile::posture_lines(d));
     section(&mut out, "Blind spots", &profile::blind_lines(d));
     let notes: Vec<Vec<Span>> = profile::note_lines(d).into_iter().map(|l| vec![l]).collect();
     section(&mut out, "Notes", &notes);

@@ -1,38 +1,64 @@
 //! Sentences and cells that several reports have in common.
 
 use altaz_profile::results::{DeploymentResult, LayerResult, Repeats};
-use altaz_profile::{BlindSpot, Boundary, Host, Layer, LoadSummary, Owner};
+use altaz_profile::{BlindSpot, Boundary, Context, Host, Layer, LoadSummary, Owner, Posture};
 
 use crate::number::{UNDEFINED, count, count_opt, coverage, decimal, kb, kb_opt, percent, unseen};
 use crate::style::{NO_BREAK, Span, Style};
 use crate::table::{Cell, Column, Row, cell, labels, numbers, plain, words};
 
 /// What every reader of the figures has to know.
-const HONESTY: [&str; 3] = [
+const HONESTY: [&str; 2] = [
     "Serve phase of this load only: lower bounds, never \"all code\". Seen, unseen: the share of this \
      load's code that was seen, and the estimated number of its functions that was not (Good–Turing, \
      Chao2).",
     "Unseen is not unreachable, and nothing is safe because it was not traversed. That size stands \
      for risk is an assumption.",
+];
+
+/// Explains sizes.
+const SIZES: [&str; 2] = [
     "kB: 1,000 bytes of machine code of the traversed functions; covered kB: the bytes of them that \
      were executed.",
+    "kB: 1,000 bytes of machine code of the traversed functions, whole: how much of each was executed \
+     is not known.",
 ];
 
 /// Explains [`moved_mark`].
 const MOVED: &str =
     "* Ownership moved: the owner is not the one on whose side of the boundary the code runs.";
 
+/// Capabilities that are named one by one; more are counted.
+const MANY: usize = 16;
+
 /// Marks a layer whose ownership moved.
 fn moved_mark(layer: &LayerResult) -> &'static str {
     if layer.ownership_moved { "*" } else { "" }
 }
 
-/// Number of [`layer_columns`].
-const LAYER_COLUMNS: usize = 9;
+/// Which of the columns are covered bytes.
+const COVERED_AT: usize = 5;
+
+/// Whether executed bytes are known of anything in these deployments. Where they are of nothing,
+/// tables have no column for them.
+pub fn covered_known<'a>(deployments: impl IntoIterator<Item = &'a DeploymentResult>) -> bool {
+    let mut seen = deployments.into_iter().flat_map(|d| &d.layers).filter(|l| l.functions > 0);
+    seen.next().is_none_or(|first| {
+        first.covered_bytes.is_some() || seen.any(|l| l.covered_bytes.is_some())
+    })
+}
+
+/// Takes the cell or column of covered bytes out where they are not known.
+fn without<T>(mut cells: Vec<T>, covered: bool) -> Vec<T> {
+    if !covered && cells.len() > COVERED_AT {
+        cells.remove(COVERED_AT);
+    }
+    cells
+}
 
 /// Columns of a table of layers, in so wide a text.
-pub fn layer_columns(columns: usize) -> [Column; LAYER_COLUMNS] {
-    [
+pub fn layer_columns(columns: usize, covered: bool) -> Vec<Column> {
+    let all = vec![
         words("layer", if columns < 100 { 11 } else { 18 }),
         labels("owner"),
         labels("shared"),
@@ -42,7 +68,8 @@ pub fn layer_columns(columns: usize) -> [Column; LAYER_COLUMNS] {
         numbers("seen"),
         numbers("unseen"),
         words("blind spots", 8),
-    ]
+    ];
+    without(all, covered)
 }
 
 /// Style of an owner.
@@ -69,16 +96,18 @@ fn layer_cells(deployment: &DeploymentResult, layer: &LayerResult) -> Vec<Cell> 
 }
 
 /// The lines of a deployment's layers, VAP and HAP.
-pub fn layer_rows(deployment: &DeploymentResult) -> Vec<Row> {
-    let layers = deployment.layers.iter().map(|l| Row::Cells(layer_cells(deployment, l)));
-    let totals = profile_rows(deployment).into_iter().map(Row::Cells);
+pub fn layer_rows(deployment: &DeploymentResult, covered: bool) -> Vec<Row> {
+    let cells = |cells| Row::Cells(without(cells, covered));
+    let layers = deployment.layers.iter().map(|l| cells(layer_cells(deployment, l)));
+    let totals = profile_rows(deployment).into_iter().map(cells);
     layers.chain([Row::Rule]).chain(totals).collect()
 }
 
 /// What every reader of these layers' figures has to know.
-pub fn honesty<'a>(layers: impl IntoIterator<Item = &'a LayerResult>) -> Vec<Span> {
+pub fn honesty<'a>(layers: impl IntoIterator<Item = &'a LayerResult>, covered: bool) -> Vec<Span> {
     let moved = layers.into_iter().any(|l| l.ownership_moved).then_some(MOVED);
-    moved.into_iter().chain(HONESTY).map(|text| Span::new(text, Style::Dim)).collect()
+    let sizes = [SIZES[usize::from(!covered)]];
+    moved.into_iter().chain(HONESTY).chain(sizes).map(|t| Span::new(t, Style::Dim)).collect()
 }
 
 /// The lines of VAP and HAP below a table of layers.
@@ -108,12 +137,23 @@ fn profile_rows(deployment: &DeploymentResult) -> Vec<Vec<Cell>> {
             rows.extend(functions.map(|n| only_functions(&format!("  HAP {kind}"), n)));
         }
     }
+    let beside = deployment.layers.iter().map(|l| l.interrupts);
+    let (functions, bytes) = beside.fold((0_u64, 0_u64), |(functions, bytes), sums| {
+        (functions.saturating_add(sums.functions), bytes.saturating_add(sums.bytes))
+    });
+    if functions > 0 {
+        let mut cells = vec![plain(""); 9];
+        cells[0] = cell("  interrupts only", Style::Dim);
+        cells[3] = cell(count(functions), Style::Dim);
+        cells[4] = cell(kb(bytes), Style::Dim);
+        rows.push(cells);
+    }
     rows
 }
 
 /// A line of a figure that is a number of functions and nothing else.
 fn only_functions(name: &str, functions: u64) -> Vec<Cell> {
-    let mut cells = vec![plain(""); LAYER_COLUMNS];
+    let mut cells = vec![plain(""); 9];
     cells[0] = cell(name, Style::Strong);
     cells[2] = plain("shared");
     cells[3] = cell(count(functions), Style::Strong);
@@ -232,6 +272,64 @@ pub fn boundary_width(boundary: &Boundary) -> String {
             count(permitted.into())
         ),
     }
+}
+
+/// The permitted entry points by name, in words; `None` where they are not named.
+pub fn permitted_names(boundary: &Boundary) -> Option<String> {
+    let list = &boundary.permitted_entries;
+    if list.is_empty() {
+        return None;
+    }
+    let conditional = list.iter().filter(|e| e.conditional).count();
+    let called = |name: &str| boundary.entries.iter().any(|e| e.name == name);
+    let unused = list.iter().filter(|e| !called(&e.name)).count();
+    Some(format!(
+        "permitted by name: {}, {} of them depending on arguments; {} were not called",
+        count(list.len() as u64),
+        count(conditional as u64),
+        count(unused as u64)
+    ))
+}
+
+/// Name of a context in a sentence.
+pub const fn context_name(context: Context) -> &'static str {
+    match context {
+        Context::Task => "tasks of the service",
+        Context::KernelWorker => "kernel workers of it",
+        Context::Softirq => "softirq",
+        Context::Hardirq => "hardirq",
+        Context::Any => "contexts not told apart",
+        Context::Background => "background",
+    }
+}
+
+/// What a process may do, in words.
+pub fn posture(p: &Posture) -> String {
+    let list = |what: &str, items: &[String]| match items {
+        [] => format!("no {what}"),
+        items => format!("{what} {}", items.join(", ")),
+    };
+    let mut parts = vec![
+        format!("user {}", p.uid),
+        match p.capabilities.len() {
+            0 => "no capabilities".to_owned(),
+            n if n > MANY => format!("{n} capabilities"),
+            _ => list("capabilities", &p.capabilities),
+        },
+        list("own namespaces", &p.namespaces),
+        format!("seccomp {}", if p.seccomp.is_empty() { UNDEFINED } else { &p.seccomp }),
+        format!("no_new_privs {}", if p.no_new_privs { "yes" } else { "no" }),
+    ];
+    if !p.uid_map.is_empty() {
+        parts.push(list("user id map", &p.uid_map));
+    }
+    if !p.lsm.is_empty() {
+        parts.push(p.lsm.join(", "));
+    }
+    if !p.devices.is_empty() {
+        parts.push(list("devices", &p.devices));
+    }
+    parts.join("; ")
 }
 
 /// Exercised widths of the boundaries of this name, for a column of a summary.

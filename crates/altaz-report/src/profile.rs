@@ -1,7 +1,7 @@
 //! One profile, for a terminal.
 
-use altaz_profile::BlindSpot;
 use altaz_profile::results::{Component, DeploymentResult, LayerResult, ProfileReport};
+use altaz_profile::{BlindSpot, Posture};
 
 use crate::TextOptions;
 use crate::number::{UNDEFINED, count, decimal, kb, kb_opt, percent};
@@ -26,13 +26,17 @@ pub fn profile_text(report: &ProfileReport, options: TextOptions) -> String {
     checks_table(d).render(&mut out, columns, color);
     across(&mut out, &[Span::new(format!("  {CHECKS}"), Style::Dim)], 2, columns, color);
     out.push('\n');
-    for table in component_tables(d) {
+    for table in context_table(d).into_iter().chain(component_tables(d)) {
         table.render(&mut out, columns, color);
         out.push('\n');
     }
     let notes: Vec<_> = note_lines(d).into_iter().map(|line| vec![line]).collect();
-    let sections =
-        [("Boundaries", boundary_lines(d)), ("Blind spots", blind_lines(d)), ("Notes", notes)];
+    let sections = [
+        ("Boundaries", boundary_lines(d)),
+        ("Posture", posture_lines(d)),
+        ("Blind spots", blind_lines(d)),
+        ("Notes", notes),
+    ];
     for (i, (title, lines)) in sections.iter().filter(|(_, l)| !l.is_empty()).enumerate() {
         if i > 0 {
             out.push('\n');
@@ -90,7 +94,43 @@ pub fn header(report: &ProfileReport) -> Vec<Vec<Span>> {
 
 /// Layers, VAP and HAP.
 pub fn layer_table(d: &DeploymentResult, columns: usize) -> Table {
-    Table { columns: parts::layer_columns(columns).into(), rows: parts::layer_rows(d) }
+    let covered = parts::covered_known([d]);
+    Table { columns: parts::layer_columns(columns, covered), rows: parts::layer_rows(d, covered) }
+}
+
+/// Functions by the context that executed them, where the instrument tells contexts apart.
+pub fn context_table(d: &DeploymentResult) -> Option<Table> {
+    let mut table = Table::new(vec![
+        words("contexts", 20),
+        numbers("functions"),
+        numbers("kB"),
+        words("in VAP and HAP", 8),
+    ]);
+    for layer in d.layers.iter().filter(|l| !l.contexts.is_empty()) {
+        let heading = vec![
+            Span::new(format!("  {}", layer.name), Style::Strong),
+            Span::new("  a function of several contexts counts in each", Style::Dim),
+        ];
+        table.rows.push(Row::Across(heading, 4));
+        for c in &layer.contexts {
+            let charged = if c.context.is_interrupt() { "where a task runs it too" } else { "yes" };
+            table.row(vec![
+                plain(format!("    {}", parts::context_name(c.context))),
+                plain(count(c.functions)),
+                plain(kb(c.bytes)),
+                cell(charged, Style::Dim),
+            ]);
+        }
+        if layer.interrupts.functions > 0 {
+            table.row(vec![
+                cell("    in interrupts only", Style::Dim),
+                cell(count(layer.interrupts.functions), Style::Dim),
+                cell(kb(layer.interrupts.bytes), Style::Dim),
+                cell("no", Style::Dim),
+            ]);
+        }
+    }
+    (!table.rows.is_empty()).then_some(table)
 }
 
 /// Explains [`checks_table`].
@@ -154,13 +194,17 @@ pub fn component_tables(d: &DeploymentResult) -> Vec<Table> {
 }
 
 fn component_table(d: &DeploymentResult, shown: &Shown) -> Table {
-    let mut table = Table::new(vec![
+    let covered = parts::covered_known([d]);
+    let mut columns = vec![
         words(shown.head, 20),
         numbers("functions"),
         numbers("of layer"),
         numbers("kB"),
         numbers("covered kB"),
-    ]);
+    ];
+    columns.truncate(if covered { 5 } else { 4 });
+    // A cell without a column is not drawn.
+    let mut table = Table::new(columns);
     for layer in &d.layers {
         let (components, total, functions) = (shown.of)(layer);
         if components.is_empty() {
@@ -205,6 +249,9 @@ pub fn boundary_lines(d: &DeploymentResult) -> Vec<Vec<Span>> {
             Span::new(format!("{}: ", parts::sides(b)), Style::Strong),
             Span::new(parts::boundary_width(b), Style::Plain),
         ]);
+        if let Some(names) = parts::permitted_names(b) {
+            lines.push(vec![Span::new(format!("  {names}"), Style::Plain)]);
+        }
         if b.entries.is_empty() {
             continue;
         }
@@ -220,6 +267,17 @@ pub fn boundary_lines(d: &DeploymentResult) -> Vec<Vec<Span>> {
         lines.push(vec![Span::new(format!("  {}{tail}", named.join(", ")), Style::Dim)]);
     }
     lines
+}
+
+/// A line for each process whose posture was read.
+pub fn posture_lines(d: &DeploymentResult) -> Vec<Vec<Span>> {
+    let line = |p: &Posture| {
+        vec![
+            Span::new(format!("{} {} ({}): ", p.role, p.comm, p.tgid), Style::Strong),
+            Span::new(parts::posture(p), Style::Plain),
+        ]
+    };
+    d.posture.iter().map(line).collect()
 }
 
 /// A line for each blind spot.
@@ -239,5 +297,5 @@ pub fn blind_lines(d: &DeploymentResult) -> Vec<Vec<Span>> {
 /// Notes of the recording, and what every reader has to know.
 pub fn note_lines(d: &DeploymentResult) -> Vec<Span> {
     let notes = d.notes.iter().map(|note| Span::new(note, Style::Plain));
-    notes.chain(parts::honesty(&d.layers)).collect()
+    notes.chain(parts::honesty(&d.layers, parts::covered_known([d]))).collect()
 }

@@ -3,10 +3,15 @@
 mod common;
 
 use altaz_profile::results::{CompareResult, ProfileReport};
-use altaz_report::{compare_html, compare_json, profile_html, profile_json};
+use altaz_report::{compare_html, compare_json, diff_html, diff_json, profile_html, profile_json};
 
-fn pages() -> [String; 2] {
-    [compare_html(&common::compare()), profile_html(&common::profile(common::runc()))]
+fn pages() -> [String; 4] {
+    [
+        compare_html(&common::compare()),
+        profile_html(&common::profile(common::runc())),
+        profile_html(&common::profile(common::live())),
+        diff_html(&common::difference(), 10),
+    ]
 }
 
 #[test]
@@ -66,6 +71,24 @@ fn markup_in_a_profile_is_shown_and_not_obeyed() {
         assert!(!page.contains("alert('x')"), "{page}");
         assert!(page.contains("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;&amp;&quot;"));
     }
+}
+
+#[test]
+fn a_page_of_a_difference_shows_text_of_others_as_text_and_its_json_reads_back() {
+    let mut result = common::difference();
+    let evil = "<script>alert('x')</script>&\"";
+    result.a.file = evil.into();
+    result.new[0].symbol = evil.into();
+    result.limits[0].a = evil.into();
+    result.boundaries[0].new[0].name = evil.into();
+    result.posture[0].comm = evil.into();
+    let page = diff_html(&result, 10);
+    assert!(!page.contains("<script") && !page.contains("alert('x')"), "{page}");
+    assert!(page.contains("cap_net_raw") && page.contains("really new in B"), "{page}");
+    let json = diff_json(&result).unwrap();
+    let read: altaz_profile::results::diff::DiffResult = serde_json::from_str(&json).unwrap();
+    assert_eq!(read, result);
+    assert!(json.starts_with("{\n  \"schema\": \"altaz.diff/1\""), "{json}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 mod common;
 
-use altaz_report::{TextOptions, compare_text, profile_text};
+use altaz_report::{TextOptions, compare_text, diff_text, profile_text};
 use unicode_width::UnicodeWidthStr;
 
 fn options(width: usize) -> TextOptions {
@@ -30,6 +30,45 @@ fn one_profile_on_a_terminal_of_80_columns_stays_inside() {
         let text = profile_text(&common::profile(deployment), options(80));
         assert!(text.lines().all(|l| l.width() <= 80), "{text}");
     }
+}
+
+#[test]
+fn a_live_profile_has_contexts_apart_sizes_instead_of_covered_bytes_and_posture() {
+    let mut report = common::profile(common::live());
+    report.instrument.kind = altaz_profile::InstrumentKind::Live;
+    report.instrument.detail = "function tracer, three windows a function".into();
+    insta::assert_snapshot!(profile_text(&report, options(100)));
+}
+
+#[test]
+fn live_deployments_side_by_side_show_whole_sizes() {
+    let mut result = common::compare();
+    result.deployments = vec![common::live(), common::live()];
+    let text = compare_text(&result, options(100));
+    assert!(!text.contains("covered"), "{text}");
+    let line = text.lines().rfind(|l| l.starts_with("runc ")).unwrap();
+    assert!(line.contains("402.0"), "{line}");
+}
+
+#[test]
+fn a_difference_on_a_terminal_of_100_columns() {
+    insta::assert_snapshot!(diff_text(&common::difference(), 10, options(100)));
+}
+
+#[test]
+fn a_difference_that_allows_no_conclusion_says_why_and_sorts_nothing() {
+    let mut result = common::difference();
+    result.a.inconclusive = Some("it has no calibration".into());
+    (result.a.coverage, result.a.unseen, result.a.missed) = (None, None, None);
+    for f in &mut result.new {
+        f.verdict = altaz_profile::results::diff::Verdict::Undetermined;
+        (f.missed_probability, f.expected_alike) = (None, None);
+    }
+    let text = diff_text(&result, 1, options(80));
+    assert!(text.contains("A says nothing about what it has not: it has no calibration."));
+    assert!(!text.contains("really new in B\n") && text.contains("new, no conclusion"), "{text}");
+    assert!(text.contains("2 more (-o json lists all)"), "{text}");
+    assert!(text.lines().all(|l| l.width() <= 80), "{text}");
 }
 
 #[test]

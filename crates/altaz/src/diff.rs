@@ -43,12 +43,14 @@ pub(crate) fn run(args: &DiffArgs, cx: &Context) -> anyhow::Result<ExitCode> {
 fn verdict(result: &DiffResult) -> (Exit, String) {
     let DiffCheck { new_functions, new_entries, wider_posture, undetermined } = result.check;
     if result.check.anything_new() {
-        let text = format!(
-            "{} has what {} has not: {new_functions} functions that are really new, {new_entries} \
-             entry points newly permitted or called without permission before, {wider_posture} \
-             processes' rights that are wider",
-            result.b.file, result.a.file
-        );
+        let parts = [
+            (new_functions, "functions that are really new"),
+            (new_entries, "entry points that were not permitted before"),
+            (wider_posture, "wider rights of processes"),
+        ];
+        let parts = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}"));
+        let parts = parts.collect::<Vec<_>>().join(", ");
+        let text = format!("{} has what {} has not: {parts}", result.b.file, result.a.file);
         return (Exit::NotMet, text);
     }
     if undetermined > 0 {

@@ -36,7 +36,7 @@ struct Value {
 const VALUES: [Value; 3] = [
     Value { what: "user", of: user },
     Value { what: "no_new_privs", of: no_new_privs },
-    Value { what: "system call filter", of: filter },
+    Value { what: "seccomp", of: filter },
 ];
 
 /// Everything that changed. Nothing where one of the profiles holds no posture.

@@ -76,11 +76,12 @@ pub struct DiffSide {
     pub inconclusive: Option<String>,
 }
 
-/// How many functions a recording is expected to have missed, of those that another one sees.
+/// How many functions a recording is expected to have missed, of those that another one sees: a
+/// mean over many such pairs. As work comes in bursts, a single pair may show many more or fewer.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct DiffMissed {
-    /// Estimated from Chao2's lower bound of the unseen: a lower bound.
-    pub at_least: f64,
+    /// From Chao2's estimate of the unseen, which is a lower bound.
+    pub estimate: f64,
     /// From the functions seen seldom, with the upper end of their 95 % interval: an upper bound.
     pub at_most: f64,
 }

@@ -317,3 +317,177 @@ pub fn profile(deployment: DeploymentResult) -> ProfileReport {
         deployment,
     }
 }
+
+/// A live recording of the container: contexts apart, no covered bytes, posture read.
+pub fn live() -> DeploymentResult {
+    use Layer::*;
+    let mut kernel = layer(HostKernel, Owner::Provider, true, (1_250, 402_010, 0), (0.9912, 11.2));
+    kernel.covered_bytes = None;
+    kernel.code = None;
+    kernel.background_functions = 0;
+    kernel.interrupts = Sums { functions: 311, bytes: 80_120 };
+    kernel.contexts = [(Context::Task, 1_201), (Context::Softirq, 402), (Context::Hardirq, 132)]
+        .map(|(context, functions)| ContextResult { context, functions, bytes: functions * 300 })
+        .to_vec();
+    kernel.contexts.push(ContextResult {
+        context: Context::KernelWorker,
+        functions: 61,
+        bytes: 18_300,
+    });
+    let mut c = component("tcp_*", 112, 0.0894);
+    c.covered_bytes = None;
+    (kernel.components, kernel.components_total) = (vec![c], 130);
+    let mut d = deployment("runc", vec![kernel]);
+    if let (Some(vap), Some(hap)) = (&mut d.vap, &mut d.hap) {
+        (vap.covered_bytes, vap.tenant_covered_bytes, vap.provider_covered_bytes) =
+            (None, None, None);
+        hap.exercised_covered_bytes = None;
+    }
+    let mut syscalls = boundary("syscall", App, HostKernel, (Some(4), Some(3)));
+    let permitted = ["clone3", "read", "socket", "write"];
+    syscalls.permitted_entries = permitted
+        .map(|name| PermittedEntry { name: name.into(), conditional: name == "socket" })
+        .to_vec();
+    d.boundaries = vec![syscalls];
+    d.posture = vec![posture("app", "nginx")];
+    d.blind_spots = vec![BlindSpot {
+        layer: Some(HostKernel),
+        kind: "not-traceable".into(),
+        what: "functions that the kernel does not let anybody trace".into(),
+        bytes: Some(1_204_000),
+        functions: Some(5_120),
+    }];
+    d
+}
+
+pub fn posture(role: &str, comm: &str) -> Posture {
+    Posture {
+        role: role.into(),
+        comm: comm.into(),
+        tgid: 4_711,
+        uid: 100_000,
+        capabilities: vec!["cap_chown".into(), "cap_net_bind_service".into()],
+        bounding: vec!["cap_chown".into(), "cap_net_bind_service".into()],
+        namespaces: vec!["mnt".into(), "net".into(), "pid".into()],
+        uid_map: vec!["0 100000 65536".into()],
+        no_new_privs: true,
+        seccomp: "filter".into(),
+        lsm: vec!["apparmor:docker-default (enforce)".into()],
+        devices: vec![],
+    }
+}
+
+fn side(file: &str, functions: u64) -> diff::DiffSide {
+    diff::DiffSide {
+        file: file.into(),
+        service: "web".into(),
+        deployment: "runc".into(),
+        recorded_at: "2026-11-24T08:00:00Z".into(),
+        instrument: InstrumentKind::Exact,
+        host: host(),
+        functions,
+        windows: 118,
+        watched_s: 59.04,
+        lost_events: 0,
+        coverage: Some(0.9971),
+        unseen: Some(3.1),
+        missed: Some(diff::DiffMissed { estimate: 2.7, at_most: 9.2 }),
+        inconclusive: None,
+    }
+}
+
+fn function(symbol: &str, verdict: diff::Verdict, alike: f64) -> diff::DiffFunction {
+    diff::DiffFunction {
+        layer: Layer::HostKernel,
+        binary: "kernel".into(),
+        build_id: None,
+        symbol: symbol.into(),
+        offset: 4_096,
+        size: 1_204,
+        file: None,
+        line: None,
+        contexts: vec![Context::Any],
+        windows: 118,
+        verdict,
+        times: 59,
+        within_s: 59.0,
+        missed_probability: Some(alike / 100.0),
+        expected_alike: Some(alike),
+    }
+}
+
+/// A difference of which every part says something.
+pub fn difference() -> diff::DiffResult {
+    use diff::*;
+    let new = DiffSet {
+        functions: 3,
+        bytes: 3_612,
+        really: 1,
+        really_bytes: 1_204,
+        may_have_been_missed: 2,
+        only_in_interrupts: 1,
+        ..DiffSet::default()
+    };
+    let gone = DiffSet { functions: 1, bytes: 900, background: 1, ..DiffSet::default() };
+    let functions = DiffSums {
+        both: 1_240,
+        both_bytes: 400_120,
+        rebuilt: 12,
+        resized: 3,
+        grown_bytes: -340,
+        new,
+        gone,
+    };
+    let mut background = function("kthread_run", Verdict::Background, 0.0);
+    (background.missed_probability, background.expected_alike) = (None, None);
+    DiffResult {
+        schema: DIFF_SCHEMA.into(),
+        phase: Phase::Serve,
+        a: side("before.altaz", 1_253),
+        b: side("after.altaz", 1_255),
+        limits: vec![DiffLimit {
+            about: "load".into(),
+            a: "GET /".into(),
+            b: "POST /visit".into(),
+            means: "What is new or gone may be the load's and not the change's.".into(),
+        }],
+        functions,
+        layers: vec![DiffLayer {
+            name: Layer::HostKernel,
+            functions,
+            components: vec![DiffComponent { name: "net/ipv4".into(), functions }],
+        }],
+        new: vec![
+            function("tcp_splice_read", Verdict::Really, 3e-6),
+            function("tcp_fastopen_active_disable", Verdict::MayBeMissed, 1.24),
+            function("", Verdict::MayBeMissed, 39.0),
+        ],
+        gone: vec![background],
+        boundaries: vec![DiffBoundary {
+            name: "syscall".into(),
+            from: Layer::App,
+            to: Layer::HostKernel,
+            permitted: (Some(301), Some(302)),
+            exercised: (Some(62), Some(63)),
+            new: vec![
+                DiffEntry { name: "io_uring_setup".into(), count: 2, verdict: Verdict::Really },
+                DiffEntry { name: "splice".into(), count: 4_120, verdict: Verdict::Undetermined },
+            ],
+            gone: vec![],
+            permits: vec![DiffPermit {
+                name: "io_uring_setup".into(),
+                a: Permission::Denied,
+                b: Permission::Allowed,
+            }],
+        }],
+        posture: vec![DiffPosture {
+            role: "app".into(),
+            comm: "nginx".into(),
+            what: "capabilities".into(),
+            a: String::new(),
+            b: "cap_net_raw".into(),
+            direction: Direction::Wider,
+        }],
+        check: DiffCheck { new_functions: 1, new_entries: 1, wider_posture: 1, undetermined: 0 },
+    }
+}
