@@ -73,6 +73,7 @@ pub(crate) fn sandboxes(snapshot: &Snapshot, records: &Records) -> Vec<Sandbox> 
     let sentries: BTreeMap<u32, &Task> =
         snapshot.iter().filter(|t| part(t) == Some(Part::Sentry)).map(|t| (t.pid, t)).collect();
     let gofers: Vec<&Task> = snapshot.iter().filter(|t| part(t) == Some(Part::Gofer)).collect();
+    let claimed: BTreeSet<u32> = records.values().filter_map(|r| r.gofer).collect();
     sentries
         .values()
         // The sentry starts itself again (to get its privileges right): the outermost is meant.
@@ -85,8 +86,14 @@ pub(crate) fn sandboxes(snapshot: &Snapshot, records: &Records) -> Vec<Sandbox> 
                 .filter_map(|r| r.gofer)
                 .collect();
             let same = |g: &Task, flag| g.flag(flag).is_some() && g.flag(flag) == t.flag(flag);
-            let mine = |g: &&&Task| {
-                recorded.contains(&g.pid) || (same(g, "bundle") && g.flag("root") == t.flag("root"))
+            // Several containers may be started from one bundle: what is recorded counts first.
+            let mine = |g: &&&Task| match recorded.is_empty() {
+                false => recorded.contains(&g.pid),
+                true => {
+                    !claimed.contains(&g.pid)
+                        && same(g, "bundle")
+                        && g.flag("root") == t.flag("root")
+                }
             };
             let stubs = snapshot.descendants(&[t.pid].into());
             Sandbox {

@@ -60,7 +60,9 @@ pub(crate) fn members(world: &World, anchors: &Anchors) -> (BTreeMap<u32, Role>,
         .map(|(pid, _)| *pid)
         .collect();
     set.extend(&roots);
-    for pid in world.snapshot.descendants(&roots) {
+    // Everything descends from process 1: naming it cannot mean the whole machine.
+    let tops: BTreeSet<u32> = roots.iter().copied().filter(|pid| *pid != 1).collect();
+    for pid in world.snapshot.descendants(&tops) {
         match world.snapshot.get(pid).map(|t| world.nature(t)) {
             Some(Nature::Plain | Nature::Isolated(_)) => {
                 set.insert(pid);

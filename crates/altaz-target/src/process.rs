@@ -30,6 +30,8 @@ pub(crate) struct Stat {
     pub(crate) flags: u64,
     /// Start, clock ticks since boot.
     pub(crate) start: u64,
+    /// Time that it ran a guest's CPU, clock ticks; zero where the kernel does not say.
+    pub(crate) guest: u64,
 }
 
 impl Stat {
@@ -45,6 +47,7 @@ impl Stat {
             ppid: u32::try_from(field(4)?).ok()?,
             flags: field(9)?,
             start: field(22)?,
+            guest: field(43).unwrap_or(0),
         })
     }
 
@@ -247,6 +250,7 @@ pub(crate) struct RawThread {
     pub(crate) tid: u32,
     pub(crate) comm: String,
     pub(crate) start: u64,
+    pub(crate) guest: u64,
 }
 
 /// Threads of a process.
@@ -256,7 +260,7 @@ pub(crate) fn threads(roots: &Roots, pid: u32) -> Vec<RawThread> {
         .filter_map(|e| {
             let tid = e.file_name().to_str()?.parse().ok()?;
             let stat = Stat::parse(&text(&e.path().join("stat"))?)?;
-            Some(RawThread { tid, comm: stat.comm, start: stat.start })
+            Some(RawThread { tid, comm: stat.comm, start: stat.start, guest: stat.guest })
         })
         .collect();
     all.sort_by_key(|t| t.tid);
@@ -271,7 +275,10 @@ mod tests {
     fn a_name_with_spaces_and_parentheses_does_not_shift_the_fields() {
         let line = "77 (a) b (c) S 5 77 77 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 99000 1 2 3";
         let got = Stat::parse(line).unwrap();
-        assert_eq!(got, Stat { comm: "a) b (c".into(), ppid: 5, flags: 4_194_560, start: 99_000 });
+        assert_eq!(
+            got,
+            Stat { comm: "a) b (c".into(), ppid: 5, flags: 4_194_560, start: 99_000, guest: 0 }
+        );
     }
 
     #[test]

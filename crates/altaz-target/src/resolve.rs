@@ -440,6 +440,17 @@ fn explain(
             );
         }
     }
+    let isolated = |p: &u32| {
+        world.snapshot.get(*p).is_some_and(|t| matches!(world.nature(t), Nature::Isolated(_)))
+    };
+    let apps: Vec<&u32> = roles.iter().filter(|(_, r)| **r == Role::App).map(|(p, _)| p).collect();
+    if !apps.is_empty() && apps.iter().all(|p| isolated(p)) {
+        notes.push(
+            "it counts as a container because its namespaces are not the host's; no engine or runtime \
+             that keeps files here says that it made it"
+                .into(),
+        );
+    }
     let blind = |t: &Task| !t.kernel && t.exe.as_os_str().is_empty() && !t.argv.is_empty();
     if roles.keys().filter_map(|p| world.snapshot.get(*p)).any(blind) {
         notes.push(
@@ -465,7 +476,8 @@ pub(crate) fn process_of(roots: &Roots, task: &Task, role: Role) -> Process {
         .collect();
     if is_vmm && !tids.iter().any(|t| t.kind == ThreadKind::Vcpu) && vmm::vcpus(roots, task.pid) > 0
     {
-        for t in &mut tids {
+        let own = |k| matches!(k, ThreadKind::Main | ThreadKind::Other);
+        for t in tids.iter_mut().filter(|t| own(t.kind)) {
             if vmm::in_kvm_run(roots, task.pid, t.tid) {
                 t.kind = ThreadKind::Vcpu;
             }

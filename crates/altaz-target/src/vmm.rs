@@ -107,7 +107,7 @@ const VCPU_NAMES: [&str; 4] = ["fc_vcpu", "vcpu", "crosvm_vcpu", "CPU "];
 /// System call number of `ioctl` and the request `KVM_RUN`, as `/proc/PID/task/TID/syscall` shows them.
 const IN_KVM_RUN: (&str, &str) = ("16", "0xae80");
 
-/// Kind of a thread by its name.
+/// Kind of a thread by its name, or because it has run a guest's CPU.
 pub(crate) fn thread_kind(pid: u32, thread: &RawThread, vmm: bool) -> ThreadKind {
     let name = thread.comm.as_str();
     if let Some(kind) = worker_kind(name).map(|(kind, _)| kind) {
@@ -115,7 +115,9 @@ pub(crate) fn thread_kind(pid: u32, thread: &RawThread, vmm: bool) -> ThreadKind
     }
     match name {
         _ if name.starts_with("iou-wrk-") || name.starts_with("iou-sqp-") => ThreadKind::IoUring,
-        _ if vmm && VCPU_NAMES.iter().any(|p| name.starts_with(p)) => ThreadKind::Vcpu,
+        _ if vmm && (thread.guest > 0 || VCPU_NAMES.iter().any(|p| name.starts_with(p))) => {
+            ThreadKind::Vcpu
+        }
         _ if thread.tid == pid => ThreadKind::Main,
         _ => ThreadKind::Other,
     }
@@ -318,8 +320,9 @@ mod tests {
 
     #[test]
     fn threads_are_told_by_name() {
-        let kind =
-            |comm: &str| thread_kind(5, &RawThread { tid: 6, comm: comm.into(), start: 0 }, true);
+        let kind = |comm: &str| {
+            thread_kind(5, &RawThread { tid: 6, comm: comm.into(), start: 0, guest: 0 }, true)
+        };
         assert_eq!(kind("CPU 0/KVM"), ThreadKind::Vcpu);
         assert_eq!(kind("fc_vcpu 1"), ThreadKind::Vcpu);
         assert_eq!(kind("vhost-5"), ThreadKind::Vhost);
