@@ -219,3 +219,74 @@ fn a_report_names_the_recording() {
     assert_eq!(r.recorded_at, p.manifest.recorded_at);
     assert_eq!(r.deployment, figures(&p));
 }
+
+/// A live recording: 10 functions of tasks, 4 of kernel workers, 3 of tasks and softirqs, 5 of
+/// softirqs only, 2 of hard interrupts only.
+fn live() -> Profile {
+    let mut p = profile("runc");
+    p.manifest.instrument.kind = InstrumentKind::Live;
+    let in_context = |from, count, context| {
+        let rows = Rows::from(from).seen_in(Layer::HostKernel, "kernel", count, &[1, 2, 3]).take();
+        rows.into_iter().map(move |u| Unit { context, covered: None, ..u })
+    };
+    p.units = Rows::new()
+        .and(in_context(0, 13, Context::Task))
+        .and(in_context(100, 4, Context::KernelWorker))
+        .and(in_context(10, 3, Context::Softirq))
+        .and(in_context(200, 5, Context::Softirq))
+        .and(in_context(300, 2, Context::Hardirq))
+        .take();
+    p
+}
+
+#[test]
+fn interrupts_of_a_live_recording_stand_beside_vap_and_hap() {
+    let d = figures(&live());
+    let kernel = d.layer(Layer::HostKernel).unwrap();
+    assert_eq!((kernel.functions, kernel.bytes, kernel.covered_bytes), (17, 1_700, None));
+    assert_eq!((kernel.interrupts.functions, kernel.interrupts.bytes), (7, 700));
+    let contexts: Vec<_> = kernel.contexts.iter().map(|c| (c.context, c.functions)).collect();
+    assert_eq!(
+        contexts,
+        [
+            (Context::Task, 13),
+            (Context::Softirq, 8),
+            (Context::Hardirq, 2),
+            (Context::KernelWorker, 4)
+        ]
+    );
+    assert_eq!((d.vap.unwrap().functions, d.hap.unwrap().exercised_functions), (17, 17));
+    assert!(d.notes.iter().any(|n| n.starts_with("7 functions were seen in interrupts only")));
+    assert!(d.notes.iter().any(|n| n.contains("three windows")), "{:?}", d.notes);
+}
+
+#[test]
+fn an_exact_recording_tells_no_contexts_apart_and_its_json_has_no_word_of_them() {
+    let mut p = profile("runc");
+    p.units = Rows::new().seen_always(Layer::HostKernel, "kernel", 3).take();
+    let d = figures(&p);
+    let json = serde_json::to_value(&d).unwrap();
+    for layer in json["layers"].as_array().unwrap() {
+        assert!(layer.get("contexts").is_none() && layer.get("interrupts").is_none(), "{layer}");
+    }
+    assert!(json.get("posture").is_none());
+    assert_eq!(serde_json::from_value::<DeploymentResult>(json).unwrap(), d);
+}
+
+#[test]
+fn a_recording_of_interrupts_only_is_empty() {
+    let mut p = live();
+    p.units.retain(|u| u.context.is_interrupt() && u.offset > 100);
+    assert!(matches!(assess(&p, &Options::default()), Err(AssessError::EmptyServe { .. })));
+}
+
+#[test]
+fn a_live_recording_whose_calibration_does_not_reconcile_has_no_completeness() {
+    let mut p = live();
+    assert!(figures(&p).layer(Layer::HostKernel).unwrap().coverage.is_some());
+    p.manifest.calibration = Some(Calibration { what: "getppid".into(), made: 9, counted: 8 });
+    let d = figures(&p);
+    let kernel = d.layer(Layer::HostKernel).unwrap();
+    assert_eq!((kernel.coverage, kernel.unseen, kernel.held_out), (None, None, None));
+    assert!(d.notes.iter().any(|n| n.starts_with("No completeness is given")));
+}

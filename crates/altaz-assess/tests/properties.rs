@@ -2,7 +2,7 @@
 
 mod common;
 
-use altaz_assess::{Options, assess, assess_repeats};
+use altaz_assess::{Named, Options, assess, assess_repeats, diff};
 use altaz_profile::*;
 use common::profile;
 use proptest::prelude::*;
@@ -75,6 +75,40 @@ proptest! {
             prop_assert!(l.components.iter().all(|c| share(Some(c.share))));
         }
         prop_assert!(!serde_json::to_string(&d).unwrap().contains("NaN"));
+    }
+
+    #[test]
+    fn a_difference_accounts_for_every_function_of_both_and_is_the_reverse_of_its_reverse(
+        a in units(),
+        b in units(),
+        kinds in any::<(bool, bool)>(),
+    ) {
+        let recording = |units, live| {
+            let mut p = profile("runc");
+            p.units = units;
+            if live {
+                p.manifest.instrument.kind = InstrumentKind::Live;
+            }
+            p
+        };
+        let (a, b) = (recording(a, kinds.0), recording(b, kinds.1));
+        let named = |profile| Named { file: "file", profile };
+        let Ok(there) = diff(named(&a), named(&b), Phase::Serve) else { return Ok(()) };
+        let back = diff(named(&b), named(&a), Phase::Serve).unwrap();
+        let sums = there.functions;
+        prop_assert_eq!(there.a.functions, sums.both + sums.rebuilt + sums.gone.functions);
+        prop_assert_eq!(there.b.functions, sums.both + sums.rebuilt + sums.new.functions);
+        prop_assert_eq!(sums.new.functions, there.new.len() as u64);
+        for set in [sums.new, sums.gone] {
+            let parts = set.really + set.may_have_been_missed + set.background;
+            prop_assert_eq!(set.functions, parts + set.not_observable + set.undetermined);
+        }
+        prop_assert_eq!(&there.gone, &back.new);
+        prop_assert_eq!(&there.new, &back.gone);
+        prop_assert!(!serde_json::to_string(&there).unwrap().contains("NaN"));
+        let itself = diff(named(&a), named(&a), Phase::Serve).unwrap();
+        prop_assert!(itself.new.is_empty() && itself.gone.is_empty() && itself.limits.len() <= 2);
+        prop_assert!(!itself.check.anything_new());
     }
 
     #[test]
