@@ -7,7 +7,8 @@
 //! not certain to be the start of code, is left out with its size and the reason, never dropped.
 //!
 //! A hit says that the function was entered; the number of hits is no number of calls: a loop back into the entry
-//! block (Go's functions restart after their stack has grown) hits again.
+//! block (Go's functions restart after their stack has grown) hits again, and a function that faults in front of its
+//! probe and never comes back is not hit.
 //!
 //! No file is opened here and nothing attached.
 
@@ -170,7 +171,7 @@ impl Starts {
         };
         let x86_64 = elf.architecture() == object::Architecture::X86_64;
         let symbols = elf.symbols().chain(elf.dynamic_symbols());
-        let typed = symbols.filter(|s| s.kind() == SymbolKind::Text && s.size() > 0);
+        let typed = symbols.filter(|s| s.kind() == SymbolKind::Text);
         let mut known: HashSet<u64> = typed.map(|s| s.address()).collect();
         if let Some(section) = elf.section_by_name(".eh_frame")
             && let Ok(bytes) = section.data()

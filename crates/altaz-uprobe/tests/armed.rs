@@ -83,6 +83,10 @@ fn a_program_with_all_functions_probed_prints_the_same_and_is_counted() {
                 [("leaf", 5000), ("work", 4), ("thrower", 21), ("poke", 5), ("main", 1)]
             {
                 let Some(point) = probe(function) else { continue };
+                let start = target.binary.functions.get(point.function as usize).unwrap().offset;
+                if function == "poke" && point.file_offset > start {
+                    continue; // it faults on its way to the probe
+                }
                 let counted = counts.get(function).copied().unwrap_or(0);
                 if point.repeats {
                     assert!(counted >= calls, "{name}: {function}: {counted}");

@@ -22,10 +22,13 @@ pub fn proof() -> &'static SelfTest {
 
 /// tracefs, mounted if it is not.
 pub fn tracefs() -> &'static Path {
+    static MOUNTED: OnceLock<()> = OnceLock::new();
     let path = Path::new("/sys/kernel/tracing");
-    if !path.join("events").exists() {
-        run(Command::new("mount").args(["-t", "tracefs", "tracefs"]).arg(path));
-    }
+    MOUNTED.get_or_init(|| {
+        if !path.join("events").exists() {
+            run(Command::new("mount").args(["-t", "tracefs", "tracefs"]).arg(path));
+        }
+    });
     path
 }
 
