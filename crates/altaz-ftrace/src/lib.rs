@@ -1,1 +1,11 @@
-//! The kernel's function tracer.
+//! The kernel's function tracer, made cheap enough for a service in production.
+pub mod error;
+pub mod filter;
+pub mod functions;
+pub mod instance;
+pub mod layout;
+pub mod pace;
+pub mod page;
+pub mod recorder;
+pub mod ring;
+pub mod tally;

@@ -1,0 +1,147 @@
+//! How fast a recording goes: slices, window lengths, and when disarming pays. Pure arithmetic over measured times.
+//!
+//! Two prices are weighed, both measured on the running kernel: patching the kernel's text (arming and disarming)
+//! takes CPU time from everybody, and an armed function that the service calls costs it time at each call.
+
+use std::time::Duration;
+
+/// Settings of the pace; the defaults were found by measurement in the lab (see [`crate::recorder`]).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pace {
+    /// Functions that are armed together.
+    pub slice: usize,
+    /// Share of the machine's CPU time that arming may take, 0 to 1.
+    pub share: f64,
+    /// Length of the first windows after a slice was armed.
+    pub burst: Duration,
+    /// Longest window.
+    pub max_window: Duration,
+    /// Empty the filter once everything is armed.
+    pub clear_filter: bool,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            slice: 2048,
+            share: 0.04,
+            burst: Duration::from_millis(4),
+            max_window: Duration::from_millis(500),
+            clear_filter: true,
+        }
+    }
+}
+
+/// A service that loses more than this share of its time to events gets short windows, so that what it calls is
+/// seen in three of them, and disarmed, soon.
+const DEAR: f64 = 0.01;
+/// Functions that are ready but cheap are disarmed after this long all the same.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Length of the next window, after one that took `window` and cost the service `lost`.
+pub fn next_window(pace: &Pace, window: Duration, lost: Duration) -> Duration {
+    let share = lost.as_secs_f64() / window.as_secs_f64().max(1e-9);
+    let next = if share > DEAR { window / 4 } else { window * 2 };
+    next.clamp(pace.burst.min(pace.max_window), pace.max_window)
+}
+
+/// How long to wait after patching that took `took`, so that arming takes no more than its share of `cpus`.
+pub fn rest_after(pace: &Pace, took: Duration, cpus: usize) -> Duration {
+    let share = (pace.share * cpus.max(1) as f64).clamp(0.001, 1.0);
+    took.mul_f64(1.0 / share - 1.0)
+}
+
+/// Weighs what armed functions that were seen often enough cost against the price of disarming them: they are
+/// disarmed when they have cost as much as disarming does, or will within a second. So at most twice the least
+/// possible is ever paid.
+#[derive(Debug, Clone)]
+pub struct Disarming {
+    /// Cost of one event to the service.
+    event: Duration,
+    /// Cost of one change of the filter, as measured; a guess until there was one.
+    change: Duration,
+    paid: Duration,
+    waited: Duration,
+}
+
+impl Disarming {
+    /// With the measured cost of an event.
+    pub fn new(event: Duration) -> Self {
+        Self {
+            event: event.clamp(Duration::from_nanos(20), Duration::from_micros(50)),
+            change: Duration::from_millis(20),
+            paid: Duration::ZERO,
+            waited: Duration::ZERO,
+        }
+    }
+
+    /// Cost to the service of so many events.
+    pub fn cost(&self, events: u64) -> Duration {
+        Duration::from_secs_f64(self.event.as_secs_f64() * events as f64)
+    }
+
+    /// Whether to disarm now, after a window of this length in which the ready functions had so many events.
+    pub fn pays(&mut self, window: Duration, ready: usize, events: u64) -> bool {
+        if ready == 0 {
+            self.paid = Duration::ZERO;
+            self.waited = Duration::ZERO;
+            return false;
+        }
+        let cost = self.cost(events);
+        self.paid += cost;
+        self.waited += window;
+        let a_second = cost.as_secs_f64() / window.as_secs_f64().max(1e-6);
+        self.paid >= self.change || a_second >= self.change.as_secs_f64() || self.waited >= PATIENCE
+    }
+
+    /// A disarm took this long.
+    pub fn done(&mut self, took: Duration) {
+        self.change = took;
+        self.paid = Duration::ZERO;
+        self.waited = Duration::ZERO;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn windows_shorten_while_events_are_dear_and_lengthen_to_the_longest() {
+        let pace = Pace::default();
+        let mut window = pace.burst;
+        for _ in 0..20 {
+            window = next_window(&pace, window, Duration::ZERO);
+        }
+        assert_eq!(window, pace.max_window);
+        assert_eq!(next_window(&pace, window, window / 10), window / 4);
+        assert_eq!(next_window(&pace, pace.burst, pace.burst), pace.burst);
+        let short = Pace { max_window: MS, ..pace };
+        assert_eq!(next_window(&short, MS, Duration::ZERO), MS);
+    }
+
+    #[test]
+    fn arming_keeps_to_its_share_of_the_machine() {
+        let pace = Pace { share: 0.04, ..Pace::default() };
+        let rest = rest_after(&pace, 80 * MS, 2);
+        assert!((rest.as_secs_f64() - 0.92).abs() < 0.001, "{rest:?}");
+        assert_eq!(rest_after(&pace, 80 * MS, 64), Duration::ZERO);
+        assert!(rest_after(&Pace { share: f64::MIN_POSITIVE, ..pace }, MS, 1) <= 1000 * MS);
+    }
+
+    #[test]
+    fn disarming_waits_until_it_pays_but_not_for_ever() {
+        let mut d = Disarming::new(Duration::from_micros(1));
+        assert!(!d.pays(MS, 0, 1_000_000));
+        assert!(d.pays(10 * MS, 3, 1000), "100 ms a second against 20");
+        d.done(100 * MS);
+        assert!(!d.pays(500 * MS, 3, 1000), "2 ms a second against 100");
+        let windows = (1..1000).find(|_| d.pays(500 * MS, 3, 1000)).unwrap();
+        assert!(windows <= 59, "patience is half a minute: {windows}");
+        d.done(10 * MS);
+        let windows = (1..1000).find(|_| d.pays(500 * MS, 3, 1000)).unwrap();
+        assert_eq!(windows, 10, "a millisecond a window against 10");
+    }
+}
