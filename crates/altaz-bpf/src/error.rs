@@ -134,7 +134,7 @@ impl BpfError {
 /// What decides whether this process may use BPF for tracing.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Surroundings {
-    /// Effective capabilities, as in `/proc/self/status`.
+    /// Effective capabilities, as in `/proc/thread-self/status`.
     pub(crate) capabilities: Option<u64>,
     /// Contents of `/sys/kernel/security/lockdown`.
     pub(crate) lockdown: Option<String>,
@@ -149,7 +149,7 @@ impl Surroundings {
 
     pub(crate) fn read(proc: &Path, sys: &Path) -> Self {
         let text = |path: PathBuf| std::fs::read_to_string(path).ok();
-        let capabilities = text(proc.join("self/status")).and_then(|status| {
+        let capabilities = text(proc.join("thread-self/status")).and_then(|status| {
             let hex = status.lines().find_map(|l| l.strip_prefix("CapEff:"))?.trim().to_owned();
             u64::from_str_radix(&hex, 16).ok()
         });
@@ -203,10 +203,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (proc, sys) = (dir.path().join("proc"), dir.path().join("sys"));
         std::fs::create_dir_all(proc.join("self")).unwrap();
+        std::fs::create_dir_all(proc.join("thread-self")).unwrap();
         std::fs::create_dir_all(sys.join("kernel/security")).unwrap();
         let status = |caps: u64| {
             let text = format!("Name:\taltaz\nCapEff:\t{caps:016x}\nSeccomp:\t0\n");
-            std::fs::write(proc.join("self/status"), text).unwrap();
+            std::fs::write(proc.join("thread-self/status"), text).unwrap();
         };
         let why = || Surroundings::read(&proc, &sys).why();
 

@@ -13,14 +13,21 @@
 //! readable (files of root). `CAP_SYS_ADMIN` is not needed.
 
 pub mod asm;
+pub mod btf;
+mod counting;
 mod error;
 pub mod event;
+pub mod exits;
 pub mod filter;
 pub mod hits;
 pub mod link;
 pub mod map;
 pub mod program;
 mod sys;
+pub mod syscalls;
 
 pub use error::BpfError;
+pub use exits::{Exit, ExitCount, ExitCounter, Mmio};
 pub use filter::{ActiveFilter, TaskFilter};
+pub use hits::{FirstHit, Hit, HitCounter};
+pub use syscalls::{Abi, Calibration, Call, SyscallCount, SyscallCounter};

@@ -91,8 +91,8 @@ impl Program {
     }
 
     /// Runs that the kernel skipped because the CPU was inside a BPF program or in altaz's own
-    /// work on a map; `None` where the kernel does not say (before Linux 5.12). Tracepoints and
-    /// probes on perf events are counted here since Linux 6.1.
+    /// work on a map; `None` where the kernel does not say (before Linux 5.12). Those of
+    /// tracepoints are counted here since Linux 6.7.
     ///
     /// # Errors
     /// When the kernel does not tell.

@@ -86,9 +86,9 @@ impl Child {
         assert!(pid >= 0);
         if pid == 0 {
             drop(hold);
-            work();
+            let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
             // SAFETY: ends the child without running the parent's destructors.
-            unsafe { libc::_exit(0) }
+            unsafe { libc::_exit(i32::from(done.is_err())) }
         }
         Self { pid, hold }
     }

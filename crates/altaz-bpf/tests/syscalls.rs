@@ -1,0 +1,183 @@
+//! Counts of system calls against known ones and against `strace -c -f`.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::path::Path;
+
+use altaz_bpf::{Abi, ActiveFilter, Call, SyscallCounter, TaskFilter};
+use common::{Child, alone, tracefs};
+
+fn follow(pid: u32) -> ActiveFilter {
+    ActiveFilter::start(&tracefs(), Path::new("/proc"), &TaskFilter::Tgids(vec![pid])).unwrap()
+}
+
+fn native(nr: libc::c_long) -> Call {
+    Call { abi: Abi::Native, nr: Some(nr as u32) }
+}
+
+fn syscall(nr: libc::c_long) {
+    // SAFETY: only numbers of calls without arguments and numbers that are no calls are given.
+    unsafe { libc::syscall(nr) };
+}
+
+/// `getpid` by the 32-bit entry.
+fn getpid_ia32() -> u32 {
+    let mut eax = 20_u32;
+    // SAFETY: i386's getpid takes no arguments and touches no memory; the entry clears r8 to r11.
+    unsafe {
+        core::arch::asm!("int 0x80", inout("eax") eax,
+            out("r8") _, out("r9") _, out("r10") _, out("r11") _);
+    }
+    eax
+}
+
+#[test]
+#[ignore = "needs root"]
+fn every_call_of_a_process_its_threads_and_children_is_counted_once() {
+    let _alone = alone();
+    let child = Child::held(|| {
+        (0..1000).for_each(|_| syscall(libc::SYS_getppid));
+        let thread = std::thread::spawn(|| {
+            (0..2000).for_each(|_| syscall(libc::SYS_getppid));
+        });
+        Child::now(|| (0..300).for_each(|_| syscall(libc::SYS_getuid))).wait();
+        thread.join().unwrap();
+        (0..50).for_each(|_| assert_eq!(getpid_ia32(), std::process::id()));
+        (0..7).for_each(|_| syscall(0x4000_0000 + libc::SYS_getppid));
+        (0..11).for_each(|i| syscall(10_000 + i));
+    });
+    let stranger = Child::held(|| (0..999).for_each(|_| syscall(libc::SYS_getppid)));
+    let pid = child.pid();
+    let filter = follow(pid);
+    let counter = SyscallCounter::start(&filter).unwrap();
+    assert!(counter.tells_ia32());
+    stranger.release().wait();
+    child.release().wait();
+    let counts = counter.counts().unwrap();
+    assert_eq!(counter.news(), counts.len() as u64);
+    assert_eq!(counter.lost().unwrap(), 0);
+    let of = |call: Call| -> Vec<(bool, u64)> {
+        counts.iter().filter(|c| c.call == call).map(|c| (c.tgid == pid, c.count)).collect()
+    };
+    assert_eq!(of(native(libc::SYS_getppid)), [(true, 3000)]);
+    assert_eq!(of(native(libc::SYS_getuid)), [(false, 300)]);
+    assert_eq!(of(Call { abi: Abi::Ia32, nr: Some(20) }), [(true, 50)]);
+    assert_eq!(of(Call { abi: Abi::X32, nr: Some(libc::SYS_getppid as u32) }), [(true, 7)]);
+    assert_eq!(of(Call { abi: Abi::Native, nr: None }), [(true, 11)]);
+    assert!(counts.iter().all(|c| c.tgid != std::process::id()));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn the_calibration_counts_exactly_what_was_made_and_leaves_nothing() {
+    let _alone = alone();
+    let filter = follow(1);
+    let counter = SyscallCounter::start(&filter).unwrap();
+    for made in [1, 1000, 50_000] {
+        let calibration = counter.calibrate(made).unwrap();
+        assert_eq!(calibration.counted, made);
+        assert!(calibration.reconciles());
+    }
+    (0..100).for_each(|_| syscall(libc::SYS_getppid));
+    let own = std::process::id();
+    assert!(counter.counts().unwrap().iter().all(|c| c.tgid != own));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn what_finds_the_map_full_is_known_as_lost() {
+    let _alone = alone();
+    let child = Child::held(|| {
+        for call in [
+            libc::SYS_getppid,
+            libc::SYS_getuid,
+            libc::SYS_geteuid,
+            libc::SYS_getgid,
+            libc::SYS_getegid,
+            libc::SYS_gettid,
+        ] {
+            (0..100).for_each(|_| syscall(call));
+        }
+    });
+    let filter = follow(child.pid());
+    let counter = SyscallCounter::with_entries(&filter, 3).unwrap();
+    child.release().wait();
+    let counts = counter.counts().unwrap();
+    assert_eq!(counts.len(), 3);
+    let counted: u64 = counts.iter().map(|c| c.count).sum();
+    // Besides the six: one exit, and perhaps the end of the wait for the release.
+    let all = counted + counter.lost().unwrap();
+    assert!((601..=602).contains(&all), "{counted} {all}");
+}
+
+/// `strace -c`'s table: calls by name.
+fn table(text: &str) -> BTreeMap<String, u64> {
+    let row = |line: &str| {
+        let words: Vec<_> = line.split_ascii_whitespace().collect();
+        words.first()?.parse::<f64>().ok()?;
+        let name = (*words.last()?).to_owned();
+        (name != "total").then_some((name, words.get(3)?.parse().ok()?))
+    };
+    text.lines().filter_map(row).collect()
+}
+
+/// Waits for a line; then many calls of many kinds by many processes.
+const SCRIPT: &str = "read x
+for i in 1 2 3 4 5 6 7 8; do
+    ls -lR /etc/apt /usr/include/linux | sort | wc -c >/dev/null
+    dd if=/dev/zero of=/dev/null bs=1 count=2000 2>/dev/null
+done";
+
+#[test]
+#[ignore = "needs root"]
+#[allow(clippy::disallowed_methods, reason = "the program that the counts are checked against")]
+fn the_counts_are_those_of_strace() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("calls");
+    // strace waits for the shell, the shell for a line; only then does the work begin.
+    let mut strace = std::process::Command::new("strace")
+        .args(["-qq", "-c", "-f", "-o"])
+        .arg(&out)
+        .args(["sh", "-c", SCRIPT])
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let filter = follow(strace.id());
+    let counter = SyscallCounter::start(&filter).unwrap();
+    // strace has its child by now, or the fork is followed; give it time to reach the read.
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    let children: Vec<u32> =
+        std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", strace.id()))
+            .unwrap()
+            .split_ascii_whitespace()
+            .map(|p| p.parse().unwrap())
+            .collect();
+    filter.follow(&children).unwrap();
+    strace.stdin.take().unwrap().write_all(b"\n").unwrap();
+    assert!(strace.wait().unwrap().success());
+    let expected = table(&std::fs::read_to_string(&out).unwrap());
+    let mut got = BTreeMap::<String, u64>::new();
+    for c in counter.counts().unwrap().iter().filter(|c| c.tgid != strace.id()) {
+        let nr = c.call.nr.unwrap() as usize;
+        *got.entry(syscalls::Sysno::new(nr).unwrap().name().to_owned()).or_default() += c.count;
+    }
+    assert_eq!(counter.lost().unwrap(), 0);
+    // What strace does not count: calls that never return, and those by which its child becomes a
+    // tracee (a dozen). Everything else is equal.
+    let total: u64 = expected.values().sum();
+    assert!(total > 50_000, "{expected:?}");
+    let mut unexplained = 0;
+    got.remove("exit_group");
+    for name in expected.keys().chain(got.keys()).collect::<BTreeSet<_>>() {
+        let of = |table: &BTreeMap<String, u64>| table.get(name).copied().unwrap_or(0);
+        let (strace, ours) = (of(&expected), of(&got));
+        assert!(ours >= strace, "{name}: strace {strace}, counted {ours}");
+        unexplained += ours - strace;
+    }
+    assert!(unexplained <= 20, "{expected:?}\n{got:?}");
+}
