@@ -4,7 +4,7 @@
 //! profile or an assessment should decide.
 
 pub mod cli;
-mod compare;
+pub mod compare;
 pub mod config;
 mod diff;
 mod doctor;

@@ -4,9 +4,9 @@
 //! Each recording has a fresh lab ([`session`]); [`measure`] leads it through its phases. A profile
 //! is written as soon as it is complete, so that whatever happens later does not lose it.
 
-mod images;
+pub mod images;
 mod measure;
-mod session;
+pub mod session;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
