@@ -125,9 +125,8 @@ fn table(text: &str) -> BTreeMap<String, u64> {
     text.lines().filter_map(row).collect()
 }
 
-/// Waits for a line; then many calls of many kinds by many processes.
-const SCRIPT: &str = "read x
-for i in 1 2 3 4 5 6 7 8; do
+/// Many calls of many kinds by many processes.
+const SCRIPT: &str = "for i in 1 2 3 4 5 6 7 8; do
     ls -lR /etc/apt /usr/include/linux | sort | wc -c >/dev/null
     dd if=/dev/zero of=/dev/null bs=1 count=2000 2>/dev/null
 done";
@@ -139,25 +138,16 @@ fn the_counts_are_those_of_strace() {
     let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("calls");
-    // strace waits for the shell, the shell for a line; only then does the work begin.
-    let mut strace = std::process::Command::new("strace")
-        .args(["-qq", "-c", "-f", "-o"])
+    // Becomes strace once everything that counts is in place.
+    let mut strace = std::process::Command::new("sh")
+        .args(["-c", "read x; exec strace -qq -c -f -o \"$0\" sh -c \"$1\""])
         .arg(&out)
-        .args(["sh", "-c", SCRIPT])
+        .arg(SCRIPT)
         .stdin(std::process::Stdio::piped())
         .spawn()
         .unwrap();
     let filter = follow(strace.id());
     let counter = SyscallCounter::start(&filter).unwrap();
-    // strace has its child by now, or the fork is followed; give it time to reach the read.
-    std::thread::sleep(std::time::Duration::from_millis(500));
-    let children: Vec<u32> =
-        std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", strace.id()))
-            .unwrap()
-            .split_ascii_whitespace()
-            .map(|p| p.parse().unwrap())
-            .collect();
-    filter.follow(&children).unwrap();
     strace.stdin.take().unwrap().write_all(b"\n").unwrap();
     assert!(strace.wait().unwrap().success());
     let expected = table(&std::fs::read_to_string(&out).unwrap());
