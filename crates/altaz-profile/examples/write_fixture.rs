@@ -1,7 +1,7 @@
 //! Writes a small synthetic profile: the fixture of the format's test, and something to try other
 //! readers on.
 //!
-//!     cargo run -p altaz-profile --example write_fixture -- tests/fixtures/profile-1.0.altaz
+//!     cargo run -p altaz-profile --example write_fixture -- tests/fixtures/profile-1.1.altaz
 
 #[path = "../tests/common/mod.rs"]
 #[allow(dead_code, reason = "the tests use more of it")]
@@ -15,6 +15,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let path = arguments.next().ok_or(usage)?;
     let units = arguments.next().map_or(Ok(40), |text| text.parse())?;
-    altaz_profile::file::write(&common::profile(units), Path::new(&path))?;
+    altaz_profile::file::write(&common::live(units), Path::new(&path))?;
     Ok(())
 }

@@ -188,6 +188,24 @@ fn merged_repeats_number_their_windows_through_and_can_be_written() {
 }
 
 #[test]
+fn merged_live_repeats_keep_what_each_of_them_permits_and_may_do() {
+    let (a, mut b) = (common::live(40), common::live(40));
+    b.manifest.posture[0].tgid = 99;
+    b.manifest.boundaries[0].permitted_entries[2].conditional = false;
+    let name = "bpf".to_owned();
+    b.manifest.boundaries[0].permitted_entries.push(PermittedEntry { name, conditional: true });
+    let merged = merge(&[&a, &b]).unwrap().manifest;
+    assert_eq!(merged.posture, a.manifest.posture, "the same process under another id");
+    let boundary = &merged.boundaries[0];
+    assert_eq!((boundary.permitted, boundary.permitted_entries.len()), (Some(4), 4));
+    assert!(!boundary.permitted_entries[2].conditional, "one of them permits it whatever");
+    let calls = boundary.entries[0].by_process.iter().map(|p| p.count).sum::<u64>();
+    assert_eq!(calls, boundary.entries[0].count);
+    b.manifest.posture[0].seccomp = "none".to_owned();
+    assert_eq!(merge(&[&a, &b]).unwrap().manifest.posture.len(), 2);
+}
+
+#[test]
 fn one_profile_merged_is_itself() {
     let profile = common::profile(100);
     assert_eq!(merge(&[&profile]).unwrap(), profile);

@@ -6,7 +6,7 @@ use std::collections::hash_map::Entry;
 use super::{Difference, UnitKey, differing_for_repeat};
 use crate::model::{
     BlindSpot, Boundary, Calibration, CodeBytes, Context, Evidence, LoadSummary, Manifest, Phase,
-    Profile, Unit, Window,
+    Posture, Profile, Unit, Window,
 };
 
 /// Why profiles cannot be merged.
@@ -162,6 +162,13 @@ fn merge_manifest(into: &mut Manifest, from: &Manifest) {
         }
     }
     into.calibration = merge_calibration(into.calibration.take(), from.calibration.as_ref());
+    for posture in &from.posture {
+        // A process has another id in every run.
+        let same = |p: &Posture| Posture { tgid: posture.tgid, ..p.clone() } == *posture;
+        if !into.posture.iter().any(same) {
+            into.posture.push(posture.clone());
+        }
+    }
     for note in &from.notes {
         if !into.notes.contains(note) {
             into.notes.push(note.clone());
@@ -173,10 +180,21 @@ fn merge_boundary(known: &mut Boundary, other: &Boundary) {
     known.permitted = known.permitted.max(other.permitted);
     for entry in &other.entries {
         match known.entries.iter_mut().find(|e| e.name == entry.name) {
-            Some(same) => same.count = same.count.saturating_add(entry.count),
+            Some(same) => {
+                same.count = same.count.saturating_add(entry.count);
+                same.by_process.extend(entry.by_process.iter().cloned());
+            }
             None => known.entries.push(entry.clone()),
         }
     }
+    for entry in &other.permitted_entries {
+        match known.permitted_entries.iter_mut().find(|e| e.name == entry.name) {
+            Some(same) => same.conditional &= entry.conditional,
+            None => known.permitted_entries.push(entry.clone()),
+        }
+    }
+    let named = u32::try_from(known.permitted_entries.len()).unwrap_or(u32::MAX);
+    known.permitted = known.permitted.map(|most| most.max(named));
     let listed = u32::try_from(known.entries.len()).unwrap_or(u32::MAX);
     known.exercised = known.exercised.max(other.exercised).map(|most| most.max(listed));
 }

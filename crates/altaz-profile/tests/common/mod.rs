@@ -24,6 +24,45 @@ pub fn profile(count: u64) -> Profile {
     Profile { manifest: manifest(), units: (0..count).map(unit).collect() }
 }
 
+/// The same as a live recording of format 1.1 holds it: contexts apart, posture, permitted entry
+/// points by name, and calls by thread group.
+#[allow(dead_code, reason = "for those tests that are about it")]
+pub fn live(count: u64) -> Profile {
+    let mut profile = profile(count);
+    profile.manifest.instrument.kind = InstrumentKind::Live;
+    profile.manifest.instrument.detail = "function tracer, three windows a function".to_owned();
+    for (number, unit) in profile.units.iter_mut().enumerate() {
+        let contexts = [Context::Task, Context::Softirq, Context::Hardirq, Context::KernelWorker];
+        unit.context = contexts[number % 4];
+        unit.covered = None;
+        unit.windows.truncate(3);
+    }
+    let boundary = &mut profile.manifest.boundaries[0];
+    boundary.permitted = Some(3);
+    boundary.permitted_entries = [("futex", false), ("pwrite64", false), ("socket", true)]
+        .map(|(name, conditional)| PermittedEntry { name: name.to_owned(), conditional })
+        .to_vec();
+    boundary.entries[0].by_process = vec![
+        ProcessCount { tgid: 4_711, comm: "nginx".to_owned(), count: 41_000 },
+        ProcessCount { tgid: 4_712, comm: String::new(), count: 234 },
+    ];
+    profile.manifest.posture = vec![Posture {
+        role: "app".to_owned(),
+        comm: "nginx".to_owned(),
+        tgid: 4_711,
+        uid: 33,
+        capabilities: vec!["cap_net_bind_service".to_owned()],
+        bounding: vec!["cap_chown".to_owned(), "cap_net_bind_service".to_owned()],
+        namespaces: vec!["mnt".to_owned(), "net".to_owned()],
+        uid_map: vec!["0 100000 65536".to_owned()],
+        no_new_privs: true,
+        seccomp: "filter".to_owned(),
+        lsm: vec!["apparmor:docker-default (enforce)".to_owned()],
+        devices: vec!["/dev/net/tun 10:200".to_owned()],
+    }];
+    profile
+}
+
 /// Its `number`-th unit. Of three in a row one is seen in every window, one in some, one in one or
 /// two. Every seventh is seen while starting, every eleventh is background.
 pub fn unit(number: u64) -> Unit {
