@@ -10,32 +10,23 @@
 use crate::UprobeError;
 use crate::file::ProbedFile;
 use crate::form::Speed;
+use crate::method::Method;
 use crate::points::{LeftOut, Point, Points, Reason};
 use crate::relink;
 use crate::selftest::SelfTest;
 use altaz_bpf::hits::{FirstHit, HitCounter};
-use altaz_bpf::link::{Link, ProbeAt, UprobePmu, knows_uprobe_multi};
-use altaz_bpf::program::Kind;
+use altaz_bpf::link::{Link, ProbeAt, UprobePmu};
 use altaz_bpf::{ActiveFilter, BpfError};
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Most functions that are probed on kernels without links of many uprobes (before Linux 6.6), where each costs a
-/// descriptor and its own attaching and detaching. The largest functions are taken.
-pub const FALLBACK_LIMIT: usize = 1000;
+/// Most functions of a file that are probed on kernels without links of many uprobes ([`Method::PerfEvents`]). The
+/// largest functions are taken.
+pub const FALLBACK_LIMIT: usize = 200;
 
 /// Descriptors that the fall-back leaves to everything else.
 const DESCRIPTORS_KEPT: usize = 256;
-
-/// How probes are attached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Method {
-    /// One link for all probes of a file (Linux 6.6).
-    Multi,
-    /// A perf event for each probe.
-    PerfEvents,
-}
 
 /// Hits of one function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,12 +77,28 @@ pub struct Armed {
 }
 
 impl Armed {
-    /// Attaches probes to a file, in all processes that map it. Points of forms that `proof` does not allow are left
-    /// out, as are those that the kernel refuses. `sys` is usually `/sys`.
+    /// Attaches probes to a file, in all processes that map it, by the best method that the kernel knows. Points of
+    /// forms that `proof` does not allow are left out, as are those that the kernel refuses. `sys` is usually `/sys`.
     ///
     /// # Errors
     /// When BPF or probes are not available, or the kernel refuses hundreds of probes.
     pub fn attach(
+        file: ProbedFile,
+        points: &Points,
+        proof: &SelfTest,
+        filter: &ActiveFilter,
+        sys: &Path,
+    ) -> Result<Self, UprobeError> {
+        let method = Method::best();
+        Self::attach_by(method, file, points, proof, filter, sys)
+    }
+
+    /// Like [`attach`](Self::attach), by a given method.
+    ///
+    /// # Errors
+    /// Also when the kernel does not know the method.
+    pub fn attach_by(
+        method: Method,
         file: ProbedFile,
         points: &Points,
         proof: &SelfTest,
@@ -103,60 +110,49 @@ impl Armed {
             points.probes.iter().partition(|p| proof.allowed().speed(p.form).is_some());
         let mut left_out: Vec<LeftOut> =
             unproven.iter().map(|p| p.left_out(Reason::Untested(p.form))).collect();
-        let name = file.name().display().to_string();
-        let bpf = |what: &str| {
-            let what = format!("{name}: {what}");
-            move |source: BpfError| UprobeError::Bpf { what, source }
-        };
         file.warm(proven.iter().map(|p| p.file_offset));
+        let bpf =
+            |source: BpfError| UprobeError::Bpf { what: file.name().display().to_string(), source };
         let cookies = u32::try_from(proven.len()).unwrap_or(u32::MAX);
-        let multi = HitCounter::load(Kind::UprobeMulti, filter, cookies)
-            .ok()
-            .filter(|counter| knows_uprobe_multi(counter.program()));
+        let counter = HitCounter::load(method.program(), filter, cookies).map_err(bpf)?;
         let places = places(&proven);
-        let (links, counter, refused, beyond) = match multi {
-            Some(counter) => {
+        let mut beyond = HashSet::new();
+        let (links, refused) = match method {
+            Method::Multi => {
                 let program = counter.program();
-                let linked = relink::link_what_the_kernel_takes(
-                    program,
-                    &file.path(),
-                    file.name(),
-                    &places,
-                )?;
-                (Links::Multi(linked.link), counter, linked.refused, Vec::new())
+                let (path, name) = (file.path(), file.name());
+                let linked = relink::link_what_the_kernel_takes(program, &path, name, &places)?;
+                (Links::Multi(linked.link), linked.refused)
             }
-            None => {
-                let counter = HitCounter::load(Kind::Uprobe, filter, cookies)
-                    .map_err(bpf("load a program"))?;
-                let pmu = UprobePmu::find(sys).map_err(bpf("find the uprobe PMU"))?;
-                let (chosen, beyond) = fallback_choice(&proven, fallback_limit());
+            Method::PerfEvents => {
+                let pmu = UprobePmu::find(sys).map_err(bpf)?;
+                beyond = beyond_fallback(&proven, fallback_limit());
                 let mut each = HashMap::new();
                 let mut refused = Vec::new();
-                for place in places.iter().filter(|p| chosen.contains(&p.cookie)) {
+                for (i, place) in (0u32..).zip(&places).filter(|(i, _)| !beyond.contains(i)) {
                     match Link::uprobe(counter.program(), pmu, &file.path(), *place) {
-                        Ok(link) => {
-                            each.insert(place.cookie as u32, link);
-                        }
+                        Ok(link) => drop(each.insert(i, link)),
                         Err(e) if relink::is_about_the_instruction(&e) => {
-                            refused.push(place.cookie)
+                            refused.push(place.cookie);
                         }
-                        Err(e) => return Err(bpf("attach a probe")(e)),
+                        Err(e) => return Err(bpf(e)),
                     }
                 }
-                (Links::Each(each), counter, refused, beyond)
+                (Links::Each(each), refused)
             }
         };
         let refused: HashSet<u64> = refused.into_iter().collect();
-        let beyond: HashSet<u64> = beyond.into_iter().collect();
         let mut probes = Vec::with_capacity(proven.len());
-        for (cookie, point) in (0u64..).zip(proven) {
-            if refused.contains(&cookie) {
-                left_out.push(point.left_out(Reason::KernelRefused));
+        for (cookie, point) in (0u32..).zip(proven) {
+            let reason = if refused.contains(&u64::from(cookie)) {
+                Some(Reason::KernelRefused)
             } else if beyond.contains(&cookie) {
-                left_out.push(point.left_out(Reason::Limit));
-            }
-            let armed = !refused.contains(&cookie) && !beyond.contains(&cookie);
-            probes.push(Probe { point, armed, last: 0 });
+                Some(Reason::Limit)
+            } else {
+                None
+            };
+            left_out.extend(reason.map(|reason| point.left_out(reason)));
+            probes.push(Probe { point, armed: reason.is_none(), last: 0 });
         }
         Ok(Self { links, counter, file, probes, left_out, took: started.elapsed() })
     }
@@ -278,13 +274,11 @@ fn places(points: &[Point]) -> Vec<ProbeAt> {
     (0..).zip(points).map(|(cookie, p)| ProbeAt { offset: p.file_offset, cookie }).collect()
 }
 
-/// Cookies of the `limit` points to take, cheap ones first, then the largest functions; and of the others.
-fn fallback_choice(points: &[Point], limit: usize) -> (HashSet<u64>, Vec<u64>) {
-    let mut order: Vec<(u64, &Point)> = (0..).zip(points).collect();
+/// Cookies of the points that are not among the `limit` to take: cheap ones first, then the largest functions.
+fn beyond_fallback(points: &[Point], limit: usize) -> HashSet<u32> {
+    let mut order: Vec<(u32, &Point)> = (0..).zip(points).collect();
     order.sort_by_key(|(_, p)| (p.speed == Speed::Stepped, std::cmp::Reverse(p.size)));
-    let mut cookies: Vec<u64> = order.into_iter().map(|(cookie, _)| cookie).collect();
-    let beyond = cookies.split_off(limit.min(cookies.len()));
-    (cookies.into_iter().collect(), beyond)
+    order.into_iter().skip(limit).map(|(cookie, _)| cookie).collect()
 }
 
 /// As many as this process may have open.
@@ -315,11 +309,8 @@ mod tests {
             point(Speed::Emulated, 30),
             point(Speed::Emulated, 20),
         ];
-        let (taken, beyond) = fallback_choice(&points, 2);
-        assert_eq!(taken, HashSet::from([2, 3]));
-        assert_eq!(beyond, [1, 0]);
-        let (taken, beyond) = fallback_choice(&points, 9);
-        assert_eq!((taken.len(), beyond.len()), (4, 0));
+        assert_eq!(beyond_fallback(&points, 2), HashSet::from([0, 1]));
+        assert_eq!(beyond_fallback(&points, 9), HashSet::new());
         assert!(fallback_limit() <= FALLBACK_LIMIT);
     }
 }

@@ -1,6 +1,10 @@
 //! Programs whose functions are all probed do what they did before, and what they entered is known.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "tests run programs directly and fail by panicking"
+)]
 
 mod common;
 

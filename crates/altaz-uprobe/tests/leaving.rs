@@ -9,7 +9,7 @@
 mod common;
 
 use altaz_symbols::Binary;
-use altaz_uprobe::{Allowed, Options, Points, probe_points};
+use altaz_uprobe::{Allowed, Method, Options, Points, probe_points};
 use common::{Target, compile, own_children, tracefs};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::FileExt;
@@ -92,12 +92,23 @@ fn breakpoints(pid: u32, path: &Path, points: &Points) -> usize {
 #[test]
 #[ignore = "needs root"]
 fn probes_are_taken_off_a_running_program_until_none_is_left() {
+    take_off(Method::Multi, &["-O1", "-static"]);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn probes_on_perf_events_are_taken_off_as_well() {
+    take_off(Method::PerfEvents, &["-O1"]);
+}
+
+fn take_off(method: Method, flags: &[&str]) {
     let dir = tempfile::tempdir().unwrap();
-    let path = compile(dir.path(), "server", SERVER, &["-O1", "-static"]);
+    let path = compile(dir.path(), "server", SERVER, flags);
     let filter = own_children();
     let mut server = Server::start(&path);
     server.ask(1);
-    let mut target = Target::arm(&path, &filter, true);
+    let mut target = Target::arm_by(method, &path, &filter, true);
+    assert_eq!(target.armed.method(), method);
     let all = target.armed.armed();
     let pid = server.child.id();
     assert_eq!(breakpoints(pid, &path, &target.points), all);

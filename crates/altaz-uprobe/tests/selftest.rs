@@ -5,7 +5,7 @@
 use altaz_uprobe::form::{Access, Form, Kind, Speed};
 use altaz_uprobe::instruction::{Class, classify};
 use altaz_uprobe::selftest::{Outcome, try_instructions};
-use altaz_uprobe::{Allowed, SelfTest};
+use altaz_uprobe::{Allowed, Method, SelfTest};
 use std::path::Path;
 
 #[test]
@@ -24,6 +24,8 @@ fn the_allowlist_is_executed_rightly_and_counted_exactly_under_probes() {
     assert!(wrong.is_empty(), "{wrong:#?}");
     assert_eq!(test.refused().count(), 0, "{:#?}", test.refused().collect::<Vec<_>>());
     assert!(test.tried.len() >= 50);
+    assert_eq!(test.counted, test.executions);
+    assert_eq!(test.executions, 32 * test.tried.len() as u64);
     assert!(test.allowed().len() >= 50, "{} forms", test.allowed().len());
     assert_eq!(test.allowed().len(), Allowed::assumed().len());
     let speed = |kind| test.allowed().speed(Form { kind, access: Access::Registers });
@@ -38,6 +40,18 @@ fn the_allowlist_is_executed_rightly_and_counted_exactly_under_probes() {
         test.executions,
         test.took
     );
+}
+
+#[test]
+#[ignore = "needs root"]
+fn probes_on_perf_events_give_the_same_result() {
+    let multi = SelfTest::run_by(Method::Multi, Path::new("/sys")).unwrap();
+    let perf = SelfTest::run_by(Method::PerfEvents, Path::new("/sys")).unwrap();
+    println!("one link {:?}, perf events {:?}", multi.took, perf.took);
+    let forms = |test: &SelfTest| test.allowed().iter().map(|(form, _)| form).collect::<Vec<_>>();
+    assert_eq!(forms(&multi), forms(&perf));
+    assert!(perf.tried.iter().all(|tried| multi.tried.contains(tried)));
+    assert_eq!(perf.counted, perf.executions);
 }
 
 /// Instructions that kernels are known, or suspected, to treat wrongly; the second word is what a processor must have.

@@ -14,15 +14,16 @@ mod machine;
 use crate::examples::{Example, Fill};
 use crate::form::{Allowed, Form, Speed};
 use crate::instruction::{self, Class};
+use crate::method::Method;
 use crate::{UprobeError, relink};
 use altaz_bpf::BpfError;
 use altaz_bpf::asm::Reg::{R0, R1, R2, R10};
 use altaz_bpf::asm::{Alu, Asm, Cond, Helper, Size};
-use altaz_bpf::link::{Link, ProbeAt, UprobePmu, knows_uprobe_multi};
+use altaz_bpf::link::{Link, ProbeAt, UprobePmu};
 use altaz_bpf::map::MmapArray;
 use altaz_bpf::program::{Kind as ProgramKind, Program};
 use machine::{Ending, INPUTS, Stage};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -95,8 +96,24 @@ impl SelfTest {
     /// # Errors
     /// When BPF or probes are not available, or child processes cannot be made.
     pub fn run(sys: &Path) -> Result<Self, UprobeError> {
+        Self::run_by(Method::best(), sys)
+    }
+
+    /// Like [`run`](Self::run), with probes attached by a given method. By perf events only the first example of each
+    /// form is tried: taking them off takes long.
+    ///
+    /// # Errors
+    /// Also when the kernel does not know the method.
+    pub fn run_by(method: Method, sys: &Path) -> Result<Self, UprobeError> {
         let started = Instant::now();
-        let tried = try_examples(&crate::examples::all(), sys)?;
+        let mut examples = crate::examples::all();
+        if method == Method::PerfEvents {
+            let mut seen = BTreeSet::new();
+            examples.retain(|e| {
+                instruction::classify(&e.bytes, 0).form().is_none_or(|f| seen.insert(f))
+            });
+        }
+        let tried = try_examples(&examples, method, sys)?;
         let (mut executions, mut counted) = (0, 0);
         for one in &tried {
             let (made, hits) = match one.outcome {
@@ -167,10 +184,14 @@ pub fn try_instructions(
             fill: Fill::Nothing,
         })
         .collect();
-    try_examples(&examples, sys)
+    try_examples(&examples, Method::best(), sys)
 }
 
-fn try_examples(examples: &[Example], sys: &Path) -> Result<Vec<Tried>, UprobeError> {
+fn try_examples(
+    examples: &[Example],
+    method: Method,
+    sys: &Path,
+) -> Result<Vec<Tried>, UprobeError> {
     let fail = |what| move |source: io::Error| UprobeError::SelfTest { what, source };
     let wide = std::arch::is_x86_feature_detected!("avx");
     let program = code::program(examples, wide);
@@ -184,7 +205,7 @@ fn try_examples(examples: &[Example], sys: &Path) -> Result<Vec<Tried>, UprobeEr
     stage.clear();
 
     let offsets: Vec<u64> = program.slots.iter().map(|slot| slot.offset as u64).collect();
-    let probes = Probes::attach(&stage, &offsets, sys)?;
+    let probes = Probes::attach(&stage, &offsets, method, sys)?;
     let mut tried = Vec::with_capacity(slots);
     for (index, (slot, before)) in program.slots.iter().zip(before).enumerate() {
         let Some(example) = examples.get(slot.example) else { continue };
@@ -235,39 +256,39 @@ struct Probes {
 }
 
 impl Probes {
-    fn attach(stage: &Stage, offsets: &[u64], sys: &Path) -> Result<Self, UprobeError> {
-        let bpf = |what: &str| {
-            let what = format!("self-test: {what}");
-            move |source: BpfError| UprobeError::Bpf { what, source }
-        };
+    fn attach(
+        stage: &Stage,
+        offsets: &[u64],
+        method: Method,
+        sys: &Path,
+    ) -> Result<Self, UprobeError> {
+        let bpf = |source: BpfError| UprobeError::Bpf { what: "self-test".into(), source };
         let path = PathBuf::from(format!("/proc/self/fd/{}", stage.file().as_raw_fd()));
         let entries = u32::try_from(offsets.len()).unwrap_or(u32::MAX);
-        let counts = MmapArray::new("altaz_selftest", entries, 1).map_err(bpf("make an array"))?;
+        let counts = MmapArray::new("altaz_selftest", entries, 1).map_err(bpf)?;
         let probes: Vec<ProbeAt> =
             (0..).zip(offsets).map(|(cookie, &offset)| ProbeAt { offset, cookie }).collect();
-        let multi = load(ProgramKind::UprobeMulti, &counts)
-            .map(|program| knows_uprobe_multi(&program).then_some(program));
-        let (links, refused) = match multi {
-            Ok(Some(program)) => {
+        let program = load(method.program(), &counts).map_err(bpf)?;
+        let (mut links, mut refused) = (Vec::new(), Vec::new());
+        match method {
+            Method::Multi => {
                 let all = relink::link_what_the_kernel_takes(&program, &path, &path, &probes)?;
-                (all.link.into_iter().collect(), all.refused)
+                links.extend(all.link);
+                refused = all.refused;
             }
-            _ => {
-                let pmu = UprobePmu::find(sys).map_err(bpf("find the uprobe PMU"))?;
-                let program = load(ProgramKind::Uprobe, &counts).map_err(bpf("load a program"))?;
-                let (mut links, mut refused) = (Vec::new(), Vec::new());
+            Method::PerfEvents => {
+                let pmu = UprobePmu::find(sys).map_err(bpf)?;
                 for probe in &probes {
                     match Link::uprobe(&program, pmu, &path, *probe) {
                         Ok(link) => links.push(link),
                         Err(e) if relink::is_about_the_instruction(&e) => {
-                            refused.push(probe.cookie)
+                            refused.push(probe.cookie);
                         }
-                        Err(e) => return Err(bpf("attach a probe")(e)),
+                        Err(e) => return Err(bpf(e)),
                     }
                 }
-                (links, refused)
             }
-        };
+        }
         Ok(Self { _links: links, counts, refused })
     }
 

@@ -8,7 +8,7 @@
 
 use altaz_bpf::{ActiveFilter, TaskFilter};
 use altaz_symbols::Binary;
-use altaz_uprobe::{Armed, Options, Points, ProbedFile, SelfTest, probe_points};
+use altaz_uprobe::{Armed, Method, Options, Points, ProbedFile, SelfTest, probe_points};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -48,13 +48,19 @@ pub struct Target {
 impl Target {
     /// Probes all functions of a file.
     pub fn arm(path: &Path, filter: &ActiveFilter, stepped: bool) -> Self {
+        Self::arm_by(Method::best(), path, filter, stepped)
+    }
+
+    /// Probes all functions of a file by a given method.
+    pub fn arm_by(method: Method, path: &Path, filter: &ActiveFilter, stepped: bool) -> Self {
         let file = ProbedFile::open(path).unwrap();
         let bytes = file.read().unwrap();
         let binary = Binary::parse(&bytes).unwrap();
         let allowed = proof().allowed().clone();
         let options = Options { allowed, stepped, excluded: vec![] };
         let points = probe_points(&bytes, &binary, &options);
-        let armed = Armed::attach(file, &points, proof(), filter, Path::new("/sys")).unwrap();
+        let armed = Armed::attach_by(method, file, &points, proof(), filter, Path::new("/sys"));
+        let armed = armed.unwrap();
         println!(
             "{}: {} of {} functions probed in {:?}",
             path.display(),
