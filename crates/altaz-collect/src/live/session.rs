@@ -13,8 +13,8 @@ use altaz_bpf::{ActiveFilter, BpfError, TaskFilter};
 use altaz_ftrace::functions::FunctionIndex;
 use altaz_ftrace::page::Context as KernelContext;
 use altaz_ftrace::recorder::{Options, Recorder};
-use altaz_profile::{BlindSpot, Calibration, Context, Layer, Phase, Unit, Window};
-use altaz_target::{Roots, Target};
+use altaz_profile::{BlindSpot, BoundaryEntry, Calibration, Context, Layer, Phase, Unit, Window};
+use altaz_target::{Role, Roots, Target};
 
 use super::error::LiveError;
 use super::kernel::{KernelNames, KernelRoots};
@@ -162,6 +162,7 @@ pub struct Session {
     quiet: u32,
     calm: bool,
     comms: HashMap<u32, (u32, String)>,
+    tgid_roles: HashMap<u32, Role>,
     blind_spots: Vec<BlindSpot>,
     notes: Vec<String>,
 }
@@ -214,8 +215,9 @@ impl Session {
             quiet: 0,
             calm: false,
             comms: HashMap::new(),
-            blind_spots: target.blind_spots.clone(),
-            notes: target.notes.clone(),
+            tgid_roles: target.processes.iter().map(|p| (p.pid, p.role)).collect(),
+            blind_spots: Vec::new(),
+            notes: Vec::new(),
             plan,
             roots,
             target,
@@ -318,6 +320,11 @@ impl Session {
     /// What is recorded.
     pub fn target(&self) -> &Target {
         &self.target
+    }
+
+    /// The same, for what is found out about it while it runs.
+    pub fn target_mut(&mut self) -> &mut Target {
+        &mut self.target
     }
 
     /// Records one window. Ends early when `stop` says so, which is asked ten times a second.
@@ -457,6 +464,7 @@ impl Session {
         for gone in &changes.gone {
             self.comms.remove(gone);
         }
+        self.tgid_roles.extend(changes.new.iter().map(|p| (p.pid, p.role)));
         if let Some(kernel) = &mut self.kernel {
             kernel.recorder.follow(&changes.new_tids)?;
         }
@@ -593,8 +601,8 @@ impl Session {
             }
             for boundary in &mut self.target.boundaries {
                 if boundary.name == "syscall" && boundary.to == Layer::HostKernel {
-                    boundary.exercised = Some(entries.len() as u32);
-                    boundary.entries.clone_from(&entries);
+                    boundary.entries = of_layer(&entries, boundary.from, &self.tgid_roles);
+                    boundary.exercised = Some(boundary.entries.len() as u32);
                 }
             }
         }
@@ -616,20 +624,57 @@ impl Session {
             self.notes.extend(notes);
         }
         let (windows, units) = self.rows.finish(&background);
+        let mut blind_spots = std::mem::take(&mut self.target.blind_spots);
+        blind_spots.append(&mut self.blind_spots);
+        let mut notes = std::mem::take(&mut self.target.notes);
+        notes.append(&mut self.notes);
         Recorded {
             windows,
             units,
             target: self.target,
             calibration,
-            blind_spots: self.blind_spots,
-            notes: self.notes,
+            blind_spots,
+            notes,
             lost: self.lost,
         }
     }
 }
 
+/// The layer whose code makes the system calls of a role's processes.
+fn caller(role: Role) -> Layer {
+    match role {
+        Role::Sentry => Layer::SandboxKernel,
+        Role::Gofer => Layer::SandboxHelper,
+        Role::Vmm => Layer::Vmm,
+        Role::VmmHelper => Layer::VmmHelper,
+        Role::Shim => Layer::HostService,
+        Role::App | Role::Stub | Role::KernelWorker => Layer::App,
+    }
+}
+
+/// The calls that processes of one layer made, most frequent first. A process that nobody saw alive
+/// was forked by the service's own.
+fn of_layer(
+    entries: &[BoundaryEntry],
+    from: Layer,
+    roles: &HashMap<u32, Role>,
+) -> Vec<BoundaryEntry> {
+    let is_of = |tgid: u32| roles.get(&tgid).map_or(Layer::App, |r| caller(*r)) == from;
+    let mut out: Vec<BoundaryEntry> = entries
+        .iter()
+        .filter_map(|entry| {
+            let by_process: Vec<_> =
+                entry.by_process.iter().filter(|p| is_of(p.tgid)).cloned().collect();
+            let count = by_process.iter().map(|p| p.count).sum();
+            (count > 0).then(|| BoundaryEntry { name: entry.name.clone(), count, by_process })
+        })
+        .collect();
+    out.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.name.cmp(&b.name)));
+    out
+}
+
 fn is_worker(process: &altaz_target::Process, _thread: &altaz_target::Thread) -> bool {
-    process.role == altaz_target::Role::KernelWorker
+    process.role == Role::KernelWorker
 }
 
 fn context(context: KernelContext) -> Context {
@@ -653,4 +698,29 @@ fn process_from_proc(proc: &std::path::Path, tid: u32) -> Option<(u32, String)> 
 pub(crate) fn now_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     (now.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use altaz_profile::ProcessCount;
+
+    #[test]
+    fn each_layer_has_the_calls_of_its_own_processes() {
+        let by = |tgid, count| ProcessCount { tgid, comm: String::new(), count };
+        let entry = |name: &str, by_process: Vec<ProcessCount>| BoundaryEntry {
+            name: name.into(),
+            count: by_process.iter().map(|p| p.count).sum(),
+            by_process,
+        };
+        let all = [entry("read", vec![by(1, 5), by(2, 1)]), entry("futex", vec![by(2, 9)])];
+        let roles = HashMap::from([(1, Role::Gofer), (2, Role::Sentry)]);
+        let names = |from| -> Vec<_> {
+            of_layer(&all, from, &roles).into_iter().map(|e| (e.name, e.count)).collect()
+        };
+        assert_eq!(names(Layer::SandboxHelper), [("read".to_owned(), 5)]);
+        let sentry = [("futex".to_owned(), 9), ("read".to_owned(), 1)];
+        assert_eq!(names(Layer::SandboxKernel), sentry);
+        assert!(names(Layer::App).is_empty());
+    }
 }

@@ -13,6 +13,9 @@ use super::tracefs::{Tracefs, remove_orphans};
 use super::{posture, rights};
 use crate::cli::{Context, ObserveArgs, SyscallsWhen, TargetArgs};
 
+/// Time that a command is given to become itself before its posture is read.
+const SETTLE: std::time::Duration = std::time::Duration::from_millis(20);
+
 /// An observation that has begun.
 pub(crate) struct Observation {
     /// The collectors.
@@ -67,7 +70,10 @@ pub(crate) fn begin(
         None => posture::image_id(&found),
     };
     cx.ui.note(&format!("observing {}", found.what));
-    let posture = posture::read(&roots, &mut found, held.is_some(), &cx.ui);
+    let mut what_they_may = match &held {
+        Some(_) => Vec::new(),
+        None => posture::read(&roots, &mut found),
+    };
 
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let plan = Plan {
@@ -98,13 +104,27 @@ pub(crate) fn begin(
         },
     );
     let step = cx.ui.step("arming", None);
-    let session = Session::open(plan, roots, found).map_err(|e| advise(e, how.partial))?;
+    let mut session =
+        Session::open(plan, roots.clone(), found).map_err(|e| advise(e, how.partial))?;
     step.done("");
     let command = match held {
         Some(held) => Some(held.release(&target.command[0])?),
         None => None,
     };
-    Ok(Observation { session, command, posture, name, image_id, detail, _tracefs: tracefs })
+    if command.is_some() {
+        // Now it is the command that the process may be asked about.
+        std::thread::sleep(SETTLE);
+        what_they_may = posture::read(&roots, session.target_mut());
+    }
+    Ok(Observation {
+        session,
+        command,
+        posture: what_they_may,
+        name,
+        image_id,
+        detail,
+        _tracefs: tracefs,
+    })
 }
 
 fn request(target: &TargetArgs, held: Option<&Held>) -> Request {

@@ -1,14 +1,14 @@
 //! What the processes may do, read once before anything is armed.
 
 use altaz_profile::Posture;
+use altaz_target::posture::posture;
 use altaz_target::{Roots, Target};
 
-use crate::ui::Ui;
-
 /// Reads posture and system call filters, and writes the permitted widths into the target's
-/// boundaries. What cannot be read is said and left undetermined.
-pub(crate) fn read(_roots: &Roots, _target: &mut Target, _held: bool, _ui: &Ui) -> Vec<Posture> {
-    Vec::new()
+/// boundaries. What cannot be read stays undetermined, and the target's notes say why.
+pub(crate) fn read(roots: &Roots, target: &mut Target) -> Vec<Posture> {
+    target.read_filters(roots);
+    target.processes.iter().filter_map(|p| posture(roots, p)).collect()
 }
 
 /// Identity of what runs: the build-id of its first executable, else its path.
