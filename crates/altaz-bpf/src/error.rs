@@ -110,10 +110,19 @@ impl BpfError {
         what: impl Into<String>,
         needs: &'static str,
     ) -> impl FnOnce(io::Error) -> Self {
+        Self::judge_with(what, needs, &[CAP_BPF, CAP_PERFMON])
+    }
+
+    /// The same where other capabilities are asked for.
+    pub(crate) fn judge_with(
+        what: impl Into<String>,
+        needs: &'static str,
+        wanted: &'static [Capability],
+    ) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
         move |source| match source.raw_os_error() {
             Some(libc::EPERM | libc::EACCES) => {
-                Self::NotPermitted { what, why: Surroundings::here().why() }
+                Self::NotPermitted { what, why: Surroundings::here().why(wanted) }
             }
             Some(libc::ENOSYS) => {
                 Self::Unsupported { what, needs: "CONFIG_BPF_SYSCALL and CONFIG_PERF_EVENTS" }
@@ -130,6 +139,12 @@ impl BpfError {
         move |source| Self::System { what, source }
     }
 }
+
+/// A capability's number and name.
+pub(crate) type Capability = (u32, &'static str);
+pub(crate) const CAP_SYS_ADMIN: Capability = (21, "CAP_SYS_ADMIN");
+pub(crate) const CAP_PERFMON: Capability = (38, "CAP_PERFMON");
+pub(crate) const CAP_BPF: Capability = (39, "CAP_BPF");
 
 /// What decides whether this process may use BPF for tracing.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -161,14 +176,15 @@ impl Surroundings {
     }
 
     /// The most likely reason for a refusal, and what to do.
-    pub(crate) fn why(&self) -> String {
-        const WANTED: [(u32, &str); 2] = [(39, "CAP_BPF"), (38, "CAP_PERFMON")];
-        const SYS_ADMIN: u64 = 1 << 21;
-        if let Some(caps) = self.capabilities
-            && caps & SYS_ADMIN == 0
-        {
-            let missing: Vec<_> =
-                WANTED.iter().filter(|(bit, _)| caps & (1 << bit) == 0).map(|(_, n)| *n).collect();
+    pub(crate) fn why(&self, wanted: &[Capability]) -> String {
+        if let Some(caps) = self.capabilities {
+            let has = |bit: u32| caps & (1 << bit) != 0;
+            // The older, wider capability stands for the two that were split from it.
+            let missing: Vec<_> = wanted
+                .iter()
+                .filter(|(bit, _)| !has(*bit) && !has(CAP_SYS_ADMIN.0))
+                .map(|(_, name)| *name)
+                .collect();
             if !missing.is_empty() {
                 return format!(
                     "it lacks {}; run it as root, or with these capabilities",
@@ -209,7 +225,7 @@ mod tests {
             let text = format!("Name:\taltaz\nCapEff:\t{caps:016x}\nSeccomp:\t0\n");
             std::fs::write(proc.join("thread-self/status"), text).unwrap();
         };
-        let why = || Surroundings::read(&proc, &sys).why();
+        let why = || Surroundings::read(&proc, &sys).why(&[CAP_BPF, CAP_PERFMON]);
 
         status(0);
         assert!(why().contains("lacks CAP_BPF and CAP_PERFMON"), "{}", why());
@@ -217,6 +233,8 @@ mod tests {
         assert!(why().contains("lacks CAP_PERFMON;"), "{}", why());
         status(1 << 39 | 1 << 38);
         assert!(why().contains("seccomp"), "{}", why());
+        let admin = Surroundings::read(&proc, &sys).why(&[CAP_SYS_ADMIN]);
+        assert!(admin.contains("lacks CAP_SYS_ADMIN"), "{admin}");
         std::fs::write(proc.join("self/uid_map"), "  0  100000  65536\n").unwrap();
         assert!(why().contains("user namespace"), "{}", why());
         std::fs::write(sys.join("kernel/security/lockdown"), "none integrity [confidentiality]\n")

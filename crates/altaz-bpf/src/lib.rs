@@ -9,8 +9,10 @@
 //! ends.
 //!
 //! # What it needs
-//! Linux 5.15; probes by links of many need 6.6. `CAP_BPF` and `CAP_PERFMON`; tracefs must be
-//! readable (files of root). `CAP_SYS_ADMIN` is not needed.
+//! Linux 5.15; probes by links of many need 6.6. `CAP_BPF` and `CAP_PERFMON` (checked by
+//! `tests/rights.rs`), and files of root in tracefs readable: uid 0, or `CAP_DAC_READ_SEARCH`.
+//! Only the fallback for older kernels, probes on perf events, takes `CAP_SYS_ADMIN`. Under
+//! lockdown's confidentiality nothing of this works; under its integrity everything does.
 
 pub mod asm;
 pub mod btf;

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::error::BpfError;
+use crate::error::{BpfError, CAP_SYS_ADMIN};
 use crate::event::Event;
 use crate::map::cpus;
 use crate::program::Program;
@@ -91,7 +91,7 @@ impl Link {
     }
 
     /// Attaches to one place of a file through the `uprobe` PMU, in all processes that map it
-    /// (Linux 5.15). Costs a descriptor, and time that grows with their number: the fallback.
+    /// (Linux 5.15). Takes `CAP_SYS_ADMIN` besides; costs a descriptor, and time that grows with their number: the fallback.
     ///
     /// # Errors
     /// As [`Link::uprobe_multi`].
@@ -104,8 +104,15 @@ impl Link {
         let what = format!("probe {} at {:#x}", file.display(), probe.offset);
         let path = c_path(file)?;
         let attr = PerfAttr { kind: pmu.0, config2: probe.offset, ..PerfAttr::default() };
-        let event = sys::perf_event_open(attr, Some(&path), online_cpu())
-            .map_err(|e| probe_error(e, what.clone(), file, "CONFIG_UPROBE_EVENTS"))?;
+        let event = sys::perf_event_open(attr, Some(&path), online_cpu()).map_err(|e| {
+            match e.raw_os_error() {
+                // Since Linux 5.8 tracing is CAP_PERFMON's business, but not the `uprobe` PMU.
+                Some(libc::EPERM | libc::EACCES) => {
+                    BpfError::judge_with(what.clone(), "", &[CAP_SYS_ADMIN])(e)
+                }
+                _ => probe_error(e, what.clone(), file, "CONFIG_UPROBE_EVENTS"),
+            }
+        })?;
         // The link holds the event; its descriptor is not needed any more.
         let fd = sys::link_perf_event(program.fd(), event.as_fd(), probe.cookie)
             .map_err(|e| probe_error(e, what, file, "Linux 5.15 (cookies of perf events)"))?;

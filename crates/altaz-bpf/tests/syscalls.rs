@@ -127,7 +127,7 @@ fn table(text: &str) -> BTreeMap<String, u64> {
 
 /// Many calls of many kinds by many processes.
 const SCRIPT: &str = "for i in 1 2 3 4 5 6 7 8; do
-    ls -lR /etc/apt /usr/include/linux | sort | wc -c >/dev/null
+    ls -lR /etc /usr/share/doc | sort | wc -c >/dev/null
     dd if=/dev/zero of=/dev/null bs=1 count=2000 2>/dev/null
 done";
 
@@ -160,7 +160,7 @@ fn the_counts_are_those_of_strace() {
     // What strace does not count: calls that never return, and those by which its child becomes a
     // tracee (a dozen). Everything else is equal.
     let total: u64 = expected.values().sum();
-    assert!(total > 50_000, "{expected:?}");
+    assert!(total > 30_000, "{expected:?}");
     let mut unexplained = 0;
     got.remove("exit_group");
     for name in expected.keys().chain(got.keys()).collect::<BTreeSet<_>>() {
