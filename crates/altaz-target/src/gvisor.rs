@@ -146,6 +146,7 @@ mod tests {
                 task(30, 1, "/usr/bin/dash", "sh runsc-tests boot"),
             ]
             .into(),
+            ..Snapshot::default()
         };
         let found = sandboxes(&snapshot, &Records::new());
         assert_eq!(found.len(), 2);

@@ -65,9 +65,9 @@ impl Named for CapabilitySet {
     }
 }
 
-/// Kinds of namespaces that are not process 1's.
+/// Kinds of namespaces that are not the host's.
 fn foreign(roots: &Roots, pid: u32) -> Vec<String> {
-    let (host, own) = (process::namespaces(roots, 1), process::namespaces(roots, pid));
+    let (host, own) = (process::host_namespaces(roots), process::namespaces(roots, pid));
     let differs =
         |kind: &&&str| matches!((host.get(**kind), own.get(**kind)), (Some(a), Some(b)) if a != b);
     NAMESPACES.iter().filter(differs).map(|k| (*k).to_owned()).collect()

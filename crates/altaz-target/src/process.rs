@@ -131,6 +131,8 @@ impl Task {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Snapshot {
     pub(crate) tasks: BTreeMap<u32, Task>,
+    /// The namespaces that count as the host's.
+    pub(crate) host: BTreeMap<&'static str, u64>,
 }
 
 impl Snapshot {
@@ -143,7 +145,7 @@ impl Snapshot {
             .filter(|pid| Some(*pid) != own)
             .filter_map(|pid| Some((pid, Task::read(roots, pid)?)))
             .collect();
-        Ok(Self { tasks })
+        Ok(Self { tasks, host: host_namespaces(roots) })
     }
 
     pub(crate) fn get(&self, pid: u32) -> Option<&Task> {
@@ -186,10 +188,9 @@ impl Snapshot {
         line
     }
 
-    /// Kinds of the process's namespaces that are not process 1's; `None` when either may not be
-    /// read.
+    /// Kinds of the process's namespaces that are not the host's; `None` when either may not be read.
     pub(crate) fn foreign_namespaces(&self, task: &Task) -> Option<Vec<&'static str>> {
-        let host = &self.get(1)?.ns;
+        let host = &self.host;
         if host.is_empty() || task.ns.is_empty() {
             return None;
         }
@@ -222,12 +223,26 @@ fn undeleted(path: PathBuf) -> PathBuf {
 
 /// Namespaces of a process by kind.
 pub(crate) fn namespaces(roots: &Roots, pid: u32) -> BTreeMap<&'static str, u64> {
+    namespaces_in(&roots.of(pid, "ns"))
+}
+
+fn namespaces_in(dir: &Path) -> BTreeMap<&'static str, u64> {
     let inode = |kind: &str| {
-        let link = fs::read_link(roots.of(pid, "ns").join(kind)).ok()?;
+        let link = fs::read_link(dir.join(kind)).ok()?;
         let (_, number) = link.to_str()?.split_once(":[")?;
         number.strip_suffix(']')?.parse::<u64>().ok()
     };
     NAMESPACES.iter().filter_map(|kind| Some((*kind, inode(kind)?))).collect()
+}
+
+/// The namespaces that count as the host's: those of process 1, or altaz's own where those may not be
+/// read.
+pub(crate) fn host_namespaces(roots: &Roots) -> BTreeMap<&'static str, u64> {
+    let first = namespaces(roots, 1);
+    if !first.is_empty() {
+        return first;
+    }
+    namespaces_in(&roots.proc.join("self/ns"))
 }
 
 /// What the process's descriptors are: number and the link's text (`/dev/kvm`,

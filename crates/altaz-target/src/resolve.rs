@@ -104,7 +104,7 @@ fn anchor(world: &World, task: &Task, to: &mut Anchors) -> Result<(), TargetErro
             to.containers.insert(id);
         }
         Nature::Isolated(ns) => {
-            if world.snapshot.get(1).is_some_and(|one| one.ns.get("pid") != Some(&ns)) {
+            if world.snapshot.host.get("pid") != Some(&ns) {
                 to.pid_namespaces.insert(ns);
             } else {
                 to.processes.insert((task.pid, task.start));

@@ -305,6 +305,7 @@ mod tests {
                 task(403, 1, "/usr/bin/swtpm", "swtpm socket", "/vm/b"),
             ]
             .into(),
+            ..Snapshot::default()
         };
         let found = machines(&roots, &snapshot);
         assert_eq!(found.len(), 2);

@@ -72,7 +72,7 @@ pub struct Width {
     pub ia32: u32,
     /// The same of the x32 table.
     pub x32: u32,
-    /// How long the thread was stopped to read its filters; zero when that was not needed.
+    /// How long the thread was stopped at most to read its filters; zero when that was not needed.
     pub stopped: Duration,
 }
 
