@@ -10,7 +10,7 @@ use crate::number::{
     UNDEFINED, chance, count, count_opt, coverage, decimal, kb, kb_signed, unseen,
 };
 use crate::style::{NO_BREAK, Span, Style};
-use crate::table::{Cell, Row, Table, across, cell, labels, numbers, plain, words};
+use crate::table::{Cell, Row, Table, across, cell, numbers, plain, words};
 
 /// What every reader of a difference has to know.
 const HONESTY: [&str; 4] = [
@@ -298,9 +298,9 @@ fn component_table(result: &DiffResult, top: usize) -> Table {
 
 fn functions(head: &'static str, list: &[&DiffFunction], top: usize) -> Table {
     let mut table = Table::new(vec![
-        words(head, 28),
-        words("in", 12),
-        labels("context"),
+        words(head, 20),
+        words("in", 8),
+        words("context", 7),
         numbers("bytes"),
         numbers("windows"),
         numbers("within s"),

@@ -5,7 +5,8 @@ mod common;
 use altaz_profile::results::*;
 use altaz_profile::*;
 use altaz_report::{
-    MIN_WIDTH, TextOptions, compare_html, compare_json, compare_text, profile_html, profile_text,
+    MIN_WIDTH, TextOptions, compare_html, compare_json, compare_text, diff_html, diff_json,
+    diff_text, profile_html, profile_text,
 };
 use proptest::prelude::*;
 use unicode_width::UnicodeWidthStr;
@@ -157,6 +158,35 @@ fn compare() -> impl Strategy<Value = CompareResult> {
     })
 }
 
+fn difference() -> impl Strategy<Value = diff::DiffResult> {
+    let numbers = (number(), number(), number(), number(), any::<[u64; 4]>(), any::<i64>());
+    (proptest::collection::vec(text(), 6), numbers, any_of(diff::Verdict::ALL)).prop_map(
+        |(texts, (coverage, unseen, chance, within, counts, grown), verdict)| {
+            let mut d = common::difference();
+            let mut texts = texts.into_iter().cycle();
+            let mut text = || texts.next().unwrap_or_default();
+            (d.a.file, d.b.service, d.limits[0].a, d.limits[0].means) =
+                (text(), text(), text(), text());
+            (d.a.coverage, d.a.unseen, d.a.watched_s) = (coverage, unseen, within.unwrap_or(1.0));
+            d.b.missed = chance.map(|at_most| diff::DiffMissed { estimate: at_most, at_most });
+            d.b.inconclusive = unseen.is_none().then(&mut text);
+            (d.functions.both, d.functions.grown_bytes) = (counts[0], grown);
+            (d.functions.new.functions, d.functions.new.really_bytes) = (counts[1], counts[2]);
+            d.layers[0].functions = d.functions;
+            d.layers[0].components[0].name = text();
+            for f in &mut d.new {
+                (f.symbol, f.binary, f.verdict) = (text(), text(), verdict);
+                (f.size, f.windows) = (counts[3], counts[0]);
+                (f.expected_alike, f.missed_probability) = (chance, coverage);
+            }
+            d.boundaries[0].name = text();
+            d.boundaries[0].new[1].name = text();
+            d.posture[0].b = text();
+            d
+        },
+    )
+}
+
 fn sane(text: &str, width: usize) -> Result<(), TestCaseError> {
     for line in text.lines() {
         prop_assert!(line.width() <= width, "{} columns of {width}: {line}", line.width());
@@ -181,6 +211,20 @@ proptest! {
         for d in result.deployments {
             sane(&profile_text(&common::profile(d), options), width.max(MIN_WIDTH))?;
         }
+    }
+
+    #[test]
+    fn a_difference_keeps_its_width_and_its_page_its_marks(
+        result in difference(),
+        width in 0_usize..200,
+        top in 0_usize..4,
+    ) {
+        let options = TextOptions { width, color: false };
+        sane(&diff_text(&result, top, options), width.max(MIN_WIDTH))?;
+        let page = diff_html(&result, top);
+        prop_assert!(!page.contains("<b>") && page.ends_with("</html>\n"), "{page}");
+        let json = diff_json(&result).unwrap();
+        prop_assert!(serde_json::from_str::<serde_json::Value>(&json).is_ok());
     }
 
     #[test]
