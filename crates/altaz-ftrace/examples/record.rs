@@ -1,6 +1,6 @@
 //! Records the kernel functions of a process for some seconds and prints a line a window.
 //!
-//!     record PID SECONDS [SLICE [SHARE [BURST_MS [CLEAR]]]]
+//!     record PID SECONDS [SLICE [SHARE [BURST_MS]]]
 //!
 //! Checks itself: fails unless the calibration reconciles, something was seen, and nothing is left behind.
 
@@ -24,7 +24,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         slice: number(3).map_or(usual.slice, |n| n as usize),
         share: number(4).unwrap_or(usual.share),
         burst: number(5).map_or(usual.burst, |ms| Duration::from_secs_f64(ms / 1e3)),
-        clear_filter: number(6).map_or(usual.clear_filter, |n| n > 0.0),
         ..usual
     };
     let started = Instant::now();
@@ -57,6 +56,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             if w.modules_changed { " modules" } else { "" },
         );
     }
+    let looked = recorder.baseline(Duration::from_secs(1), &|| false)?;
+    println!(
+        "baseline: {} functions and contexts in {:.1?} of recording, lost {}",
+        looked.background.len(),
+        looked.recorded,
+        looked.lost
+    );
     let frequencies = recorder.frequencies();
     let calibration = recorder.calibration().clone();
     let path = recorder.instance().to_path_buf();

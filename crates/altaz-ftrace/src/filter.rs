@@ -8,7 +8,9 @@
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::error::FtraceError;
 use crate::instance::Instance;
@@ -42,7 +44,8 @@ pub enum Change {
     Remove,
 }
 
-/// Changes a filter by the 1-based line numbers of `available_filter_functions`. Returns how long the kernel took.
+/// Changes a filter by the 1-based line numbers of `available_filter_functions`. Returns the CPU
+/// time that it took, which is what others went without.
 ///
 /// # Errors
 /// In words, with the file.
@@ -53,9 +56,15 @@ pub fn change(
     lines: impl IntoIterator<Item = u32>,
 ) -> Result<Duration, FtraceError> {
     let path = instance.file(filter.file());
-    let started = Instant::now();
+    let started = cpu_time();
     write_tokens(&path, change, lines).map_err(|e| FtraceError::from_io(&path, "filtering", e))?;
-    Ok(started.elapsed())
+    Ok(cpu_time().saturating_sub(started))
+}
+
+/// CPU time of this thread.
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 fn write_tokens(

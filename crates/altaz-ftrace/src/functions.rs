@@ -54,7 +54,7 @@ pub struct FunctionTable {
 /// What a reload changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reload {
-    /// Functions that are new; they have the highest indexes.
+    /// Functions that are new, or back.
     pub added: Vec<FunctionIndex>,
     /// Functions that are gone.
     pub removed: Vec<FunctionIndex>,
@@ -125,11 +125,15 @@ impl FunctionTable {
                 if let Some(entry) = self.entries.get_mut(index.as_usize()) {
                     entry.line = number;
                 }
+                // Its module was gone for a while.
+                if before.get(index.as_usize()) == Some(&0) {
+                    reload.added.push(index);
+                }
             } else if let Some(index) = self.push(address, &name, module.as_deref(), number) {
                 reload.added.push(index);
             }
         }
-        for (index, (entry, before)) in (0u32..).zip(self.entries.iter().zip(before)) {
+        for (index, (entry, &before)) in (0u32..).zip(self.entries.iter().zip(&before)) {
             if before != 0 && entry.line == 0 {
                 reload.removed.push(FunctionIndex(index));
             }
@@ -362,6 +366,9 @@ mod tests {
         assert_eq!(reload.removed, [table.find(0xffff_ffff_c000_1004).unwrap()]);
         assert_eq!(table.get(reload.removed[0]).unwrap().line, None);
         assert_eq!(table.reload_addrs(&text), Reload::default());
+        let back = table.reload_addrs(ADDRS);
+        assert_eq!((back.added, back.removed.len()), (reload.removed, 2));
+        assert_eq!(table.reload_addrs(&text).added.len(), 2);
         // The memory of an unloaded module is used again.
         let reload = table.reload_addrs(&text.replace("open [tun]", "other [tap]"));
         assert_eq!((reload.added.len(), reload.removed.len()), (1, 1));

@@ -142,6 +142,11 @@ impl Instance {
         }
     }
 
+    /// CPUs that may ever be there.
+    pub fn cpus(&self) -> usize {
+        fs::read_dir(self.file("per_cpu")).map_or(1, |d| d.filter_map(Result::ok).count())
+    }
+
     /// Switches off and removes the instance. Raw files must be closed before, or the tracer stays busy.
     ///
     /// # Errors

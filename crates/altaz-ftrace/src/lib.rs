@@ -1,4 +1,6 @@
 //! The kernel's function tracer, made cheap enough for a service in production.
+pub mod baseline;
+pub mod calibrate;
 pub mod error;
 pub mod filter;
 pub mod functions;
@@ -8,4 +10,5 @@ pub mod pace;
 pub mod page;
 pub mod recorder;
 pub mod ring;
+mod sources;
 pub mod tally;

@@ -10,24 +10,24 @@ use std::time::Duration;
 pub struct Pace {
     /// Functions that are armed together.
     pub slice: usize,
-    /// Share of the machine's CPU time that arming may take, 0 to 1.
+    /// Share of the machine's CPU time that arming may take from others, 0 to 1.
     pub share: f64,
+    /// Share of the machine's idle CPU time that arming may take besides, 0 to 1.
+    pub idle_share: f64,
     /// Length of the first windows after a slice was armed.
     pub burst: Duration,
     /// Longest window.
     pub max_window: Duration,
-    /// Empty the filter once everything is armed.
-    pub clear_filter: bool,
 }
 
 impl Default for Pace {
     fn default() -> Self {
         Self {
-            slice: 2048,
-            share: 0.04,
+            slice: 1024,
+            share: 0.03,
+            idle_share: 0.25,
             burst: Duration::from_millis(4),
             max_window: Duration::from_millis(500),
-            clear_filter: true,
         }
     }
 }
@@ -35,6 +35,8 @@ impl Default for Pace {
 /// A service that loses more than this share of its time to events gets short windows, so that what it calls is
 /// seen in three of them, and disarmed, soon.
 const DEAR: f64 = 0.01;
+/// Windows after a slice was armed before the next one is: what the service calls all the time is disarmed then.
+pub const BURSTS: u8 = crate::tally::ENOUGH;
 /// Functions that are ready but cheap are disarmed after this long all the same.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -45,9 +47,10 @@ pub fn next_window(pace: &Pace, window: Duration, lost: Duration) -> Duration {
     next.clamp(pace.burst.min(pace.max_window), pace.max_window)
 }
 
-/// How long to wait after patching that took `took`, so that arming takes no more than its share of `cpus`.
-pub fn rest_after(pace: &Pace, took: Duration, cpus: usize) -> Duration {
-    let share = (pace.share * cpus.max(1) as f64).clamp(0.001, 1.0);
+/// How long to wait after patching that took so much CPU time, so that arming takes no more than its share of `cpus`
+/// of which the share `idle` had nothing to do.
+pub fn rest_after(pace: &Pace, took: Duration, cpus: usize, idle: f64) -> Duration {
+    let share = ((pace.share + pace.idle_share * idle) * cpus.max(1) as f64).clamp(0.001, 1.0);
     took.mul_f64(1.0 / share - 1.0)
 }
 
@@ -125,10 +128,12 @@ mod tests {
     #[test]
     fn arming_keeps_to_its_share_of_the_machine() {
         let pace = Pace { share: 0.04, ..Pace::default() };
-        let rest = rest_after(&pace, 80 * MS, 2);
+        let rest = rest_after(&pace, 80 * MS, 2, 0.0);
         assert!((rest.as_secs_f64() - 0.92).abs() < 0.001, "{rest:?}");
-        assert_eq!(rest_after(&pace, 80 * MS, 64), Duration::ZERO);
-        assert!(rest_after(&Pace { share: f64::MIN_POSITIVE, ..pace }, MS, 1) <= 1000 * MS);
+        assert_eq!(rest_after(&pace, 80 * MS, 64, 0.0), Duration::ZERO);
+        assert_eq!(rest_after(&pace, 80 * MS, 4, 1.0), Duration::ZERO, "an idle machine");
+        assert!(rest_after(&pace, 80 * MS, 2, 0.2) < rest / 2);
+        assert!(rest_after(&Pace { share: f64::MIN_POSITIVE, ..pace }, MS, 1, 0.0) <= 1000 * MS);
     }
 
     #[test]

@@ -1,19 +1,20 @@
 //! A recording: calibrate, arm slice by slice, disarm what was seen in three windows, then wait for news.
 
 use std::collections::{HashSet, VecDeque};
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::baseline::{Baseline, baseline};
+use crate::calibrate::{Calibration, calibrate};
 use crate::error::FtraceError;
 use crate::filter::{self, Change, Filter};
 use crate::functions::{FunctionIndex, FunctionTable};
 use crate::instance::{self, Instance};
-use crate::layout::Layout;
 use crate::pace::{self, Disarming, Pace};
 use crate::ring::{Drained, Rings};
+use crate::sources::{self, Idle, Modules};
 use crate::tally::{Seen, Tally};
 
 /// What to record, and where the kernel's file systems are.
@@ -47,26 +48,6 @@ impl Options {
     }
 }
 
-/// Known calls against counted ones: whether this kernel's tracer counts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Calibration {
-    /// The function that was called.
-    pub what: String,
-    /// Calls made.
-    pub made: u64,
-    /// Calls counted, from the thread that made them.
-    pub counted: u64,
-    /// What an event costs the thread that makes it, in ns.
-    pub event_ns: u64,
-}
-
-impl Calibration {
-    /// Whether every call was counted, and none twice. If not, no completeness may be printed.
-    pub fn reconciles(&self) -> bool {
-        self.made == self.counted
-    }
-}
-
 /// One window.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WindowReport {
@@ -90,7 +71,7 @@ pub struct WindowReport {
     pub waiting: u32,
     /// Modules were loaded or unloaded: the table has grown.
     pub modules_changed: bool,
-    /// How long the kernel's text was patched for this window (arming before it, disarming after it).
+    /// CPU time that changing filters took for this window (arming before it, disarming after it).
     pub patching: Duration,
 }
 
@@ -105,16 +86,22 @@ pub struct Recorder {
     tally: Tally,
     workers: HashSet<u32>,
     calibration: Calibration,
+    /// Functions of slices to come.
     waiting: VecDeque<FunctionIndex>,
+    /// The filter is empty: everything is armed that was not disarmed, new modules too.
+    open: bool,
     armed: usize,
     modules: Modules,
     disarming: Disarming,
     window: Duration,
+    /// Short windows to come, since the last slice.
+    bursts: u8,
     /// No slice before this moment.
     arm_after: Instant,
     begin_ns: u64,
     buffer_kb: u32,
     cpus: usize,
+    idle: Idle,
 }
 
 /// Now, by the clock that events are stamped with.
@@ -127,8 +114,6 @@ fn now_ns() -> u64 {
 const PIECE: u64 = 64 << 20;
 /// Memory for all buffers together, when the caller does not say.
 const BUFFERS_KB: u32 = 256 << 10;
-/// Calls of the calibration.
-const CALLS: u64 = 1000;
 /// How often a stop is looked for.
 const STOP: Duration = Duration::from_millis(100);
 
@@ -136,56 +121,55 @@ impl Recorder {
     /// Makes the instance, calibrates, and follows the threads; nothing but the calibrated function is armed yet.
     ///
     /// # Errors
-    /// When this kernel or this user cannot trace, in words.
+    /// When this kernel or this user cannot trace, or no thread is alive, in words.
     pub fn start(options: Options) -> Result<Self, FtraceError> {
-        if options.tids.is_empty() && options.workers.is_empty() {
-            return Err(FtraceError::NothingToFollow);
-        }
-        let instance = Instance::create(&options.tracefs, &options.proc)?;
-        let layout = read_layout(&options.tracefs)?;
-        let modules = Modules::read(&options);
-        let table = read_table(&options)?;
-        instance.write("trace_clock", "mono")?;
-        // Wakes a reader when a quarter is full, and not before; older kernels wake at once.
-        let _ = instance.write("buffer_percent", "25");
-        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-        let possible = u32::try_from(count_cpus(&instance)).unwrap_or(1).max(1);
-        let kb = options.buffer_kb_per_cpu.unwrap_or((BUFFERS_KB / possible).clamp(512, 8192));
-        let buffer_kb = instance.set_buffer(kb)?;
-        // What is full keeps its oldest events: a new one is dropped, which is cheaper than overwriting.
-        let _ = instance.write("options/overwrite", "0");
-        instance.write("options/function-fork", "1")?;
-        let mut rings = Rings::open(instance.path(), layout)?;
-        let calibration = calibrate(&instance, &mut rings, &table)?;
-
-        let workers: HashSet<u32> = options.workers.iter().copied().collect();
+        let (tracefs, proc) = (options.tracefs.as_path(), options.proc.as_path());
         let mut follow: Vec<u32> = options.tids.iter().chain(&options.workers).copied().collect();
         follow.sort_unstable();
         follow.dedup();
+        // With an empty set the kernel would follow everybody.
+        if !follow.iter().any(|tid| proc.join(tid.to_string()).exists()) {
+            return Err(FtraceError::NothingToFollow);
+        }
+        let instance = Instance::create(tracefs, proc)?;
+        let layout = sources::layout(tracefs)?;
+        let modules = Modules::read(tracefs, proc);
+        let table = sources::table(tracefs, proc)?;
+        instance.write("trace_clock", "mono")?;
+        // Wakes a reader when a quarter is full, and not before; kernels that do not know it wake at once.
+        let _ = instance.write("buffer_percent", "25");
+        // What is full keeps its oldest events: a new one is dropped, and counted.
+        let _ = instance.write("options/overwrite", "0");
+        let possible = u32::try_from(instance.cpus()).unwrap_or(u32::MAX).max(1);
+        let kb = options.buffer_kb_per_cpu.unwrap_or((BUFFERS_KB / possible).clamp(512, 8192));
+        let buffer_kb = instance.set_buffer(kb)?;
+        let (mut rings, calibration, known) = calibrate(&instance, layout, &table)?;
+        // Before the threads, or what they fork meanwhile is not followed.
+        instance.write("options/function-fork", "1")?;
         instance.write("set_ftrace_pid", &pids(&follow))?;
-
-        let armed = table.by_name(calibration.what.as_str());
-        let mut this = Self {
+        rings.lost();
+        instance.set_recording(true)?;
+        Ok(Self {
             rings,
             instance,
             tally: Tally::new(table.len()),
-            workers,
-            waiting: order(&table, armed),
-            armed: usize::from(armed.is_some()),
+            workers: options.workers.iter().copied().collect(),
+            waiting: order(&table, known),
+            open: false,
+            armed: 1,
             disarming: Disarming::new(Duration::from_nanos(calibration.event_ns)),
             calibration,
             modules,
             table,
             window: options.pace.burst,
+            bursts: 0,
             arm_after: Instant::now(),
             begin_ns: now_ns(),
             buffer_kb,
-            cpus,
+            cpus: std::thread::available_parallelism().map_or(1, usize::from),
+            idle: Idle::default(),
             options,
-        };
-        this.rings.lost();
-        this.instance.set_recording(true)?;
-        Ok(this)
+        })
     }
 
     /// The calibration that opened the recording.
@@ -241,13 +225,16 @@ impl Recorder {
     pub fn advance(&mut self, stop: &dyn Fn() -> bool) -> Result<WindowReport, FtraceError> {
         let mut report = WindowReport::default();
         let mut drained = Drained::default();
-        if !self.waiting.is_empty() && Instant::now() >= self.arm_after {
+        if !self.waiting.is_empty() && self.bursts == 0 && Instant::now() >= self.arm_after {
             report.patching += self.arm_slice()?;
             self.begin_ns = now_ns();
         }
         let started = Instant::now();
         let mut until = started + self.window;
-        if !self.waiting.is_empty() {
+        if self.bursts > 0 {
+            self.bursts -= 1;
+            until = started + self.options.pace.burst;
+        } else if !self.waiting.is_empty() {
             until = until.min(self.arm_after.max(started + self.options.pace.burst));
         }
         loop {
@@ -282,7 +269,7 @@ impl Recorder {
             report.disarmed = functions;
             report.patching += took;
         }
-        report.modules_changed = self.look_for_modules(report.unknown > 0)?;
+        report.modules_changed = self.look_for_modules()?;
         report.armed = u32::try_from(self.armed).unwrap_or(u32::MAX);
         report.waiting = u32::try_from(self.waiting.len()).unwrap_or(u32::MAX);
         Ok(report)
@@ -308,17 +295,28 @@ impl Recorder {
     fn arm_slice(&mut self) -> Result<Duration, FtraceError> {
         let n = self.options.pace.slice.max(1).min(self.waiting.len());
         let slice: Vec<FunctionIndex> = self.waiting.drain(..n).collect();
-        let lines: Vec<u32> = lines(&self.table, &slice);
+        let lines = lines(&self.table, &slice);
         self.armed += lines.len();
         self.instance.set_recording(false)?;
         let mut took = filter::change(&self.instance, Filter::Only, Change::Add, lines)?;
-        if self.waiting.is_empty() && self.options.pace.clear_filter {
+        if self.waiting.is_empty() {
+            // An empty filter means everything. No text is patched by that, disarming gets cheaper (the kernel
+            // copies the filter at each change), and a module that is loaded later is armed by the kernel.
             took += filter::change(&self.instance, Filter::Only, Change::Set, [])?;
+            self.open = true;
         }
         self.instance.set_recording(true)?;
         self.window = self.options.pace.burst;
-        self.arm_after = Instant::now() + pace::rest_after(&self.options.pace, took, self.cpus);
+        self.bursts = pace::BURSTS;
+        self.rest(took);
         Ok(took)
+    }
+
+    /// No slice for a while, after the kernel's text was patched for so long.
+    fn rest(&mut self, took: Duration) {
+        let idle = self.idle.since_last(&self.options.proc).unwrap_or(0.0);
+        let rest = pace::rest_after(&self.options.pace, took, self.cpus, idle);
+        self.arm_after = self.arm_after.max(Instant::now()) + rest;
     }
 
     fn disarm(&mut self) -> Result<(u32, Duration), FtraceError> {
@@ -331,25 +329,67 @@ impl Recorder {
         self.begin_ns = now_ns();
         self.armed = self.armed.saturating_sub(count);
         self.disarming.done(took);
-        self.arm_after += pace::rest_after(&self.options.pace, took, self.cpus);
+        self.rest(took);
         Ok((u32::try_from(count).unwrap_or(u32::MAX), took))
     }
 
-    /// Looks whether modules came or went; if so, reads the table again and sets their functions' filters anew.
-    fn look_for_modules(&mut self, must: bool) -> Result<bool, FtraceError> {
-        let modules = Modules::read(&self.options);
-        if modules == self.modules && !must {
-            return Ok(false);
-        }
+    /// Looks whether modules came or went. If so, line numbers have moved: reads the table again, and says anew
+    /// which of the modules' functions are armed, as tokens that were just written may have meant others.
+    fn look_for_modules(&mut self) -> Result<bool, FtraceError> {
+        let (tracefs, proc) = (self.options.tracefs.as_path(), self.options.proc.as_path());
+        let modules = Modules::read(tracefs, proc);
         if modules == self.modules {
             return Ok(false);
         }
         self.modules = modules;
-        let before = self.table.len();
-        let reload = reload_table(&self.options, &mut self.table)?;
+        let reload = sources::reload(tracefs, proc, &mut self.table)?;
         self.tally.grow(self.table.len());
-        let _ = (before, reload);
+        // The kernel forgets the filters of a module that goes; its functions come back armed or waiting.
+        for &function in reload.added.iter().chain(&reload.removed) {
+            self.tally.rearm(function);
+        }
+        let gone: HashSet<FunctionIndex> = reload.removed.iter().copied().collect();
+        self.waiting.retain(|f| !gone.contains(f));
+        if !self.open {
+            self.waiting.extend(&reload.added);
+        }
+        let waiting: HashSet<FunctionIndex> = self.waiting.iter().copied().collect();
+        let (mut armed, mut disarmed) = (Vec::new(), Vec::new());
+        for (index, function) in self.table.iter() {
+            let (Some(line), Some(_)) = (function.line, function.module) else { continue };
+            if self.tally.is_disarmed(index) {
+                disarmed.push(line);
+            } else if !waiting.contains(&index) {
+                armed.push(line);
+            }
+        }
+        filter::change(&self.instance, Filter::Not, Change::Remove, armed.iter().copied())?;
+        filter::change(&self.instance, Filter::Not, Change::Add, disarmed)?;
+        if !self.open {
+            filter::change(&self.instance, Filter::Only, Change::Add, armed)?;
+        }
+        self.armed = self
+            .table
+            .iter()
+            .filter(|(i, f)| f.line.is_some() && !self.tally.is_disarmed(*i) && !waiting.contains(i))
+            .count();
         Ok(true)
+    }
+
+    /// Looks which of the functions seen in interrupts so far also run in interrupts while other tasks than the
+    /// followed ones are current, for so long. The recording goes on meanwhile; call [`Self::advance`] after.
+    ///
+    /// # Errors
+    /// When a second instance cannot be had.
+    pub fn baseline(
+        &self,
+        duration: Duration,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Baseline, FtraceError> {
+        let (tracefs, proc) = (self.options.tracefs.as_path(), self.options.proc.as_path());
+        let followed = instance::read(&self.instance.file("set_ftrace_pid"))?;
+        let candidates = self.tally.in_interrupts();
+        baseline(tracefs, proc, &self.table, &followed, &candidates, duration, stop)
     }
 
     /// Ends the recording and removes the instance.
@@ -378,123 +418,10 @@ fn is_tracing(name: &str) -> bool {
         .any(|p| name.starts_with(p))
 }
 
-fn order(table: &FunctionTable, armed: Option<FunctionIndex>) -> VecDeque<FunctionIndex> {
-    let all = || table.iter().filter(|(i, f)| f.line.is_some() && Some(*i) != armed);
+/// All functions but the one that is armed already, in the order in which they are armed.
+fn order(table: &FunctionTable, armed: FunctionIndex) -> VecDeque<FunctionIndex> {
+    let all = || table.iter().filter(|(i, f)| f.line.is_some() && *i != armed);
     let first = all().filter(|(_, f)| !is_tracing(f.name));
     let last = all().filter(|(_, f)| is_tracing(f.name));
     first.chain(last).map(|(index, _)| index).collect()
-}
-
-fn count_cpus(instance: &Instance) -> usize {
-    fs::read_dir(instance.file("per_cpu")).map_or(1, |d| d.filter_map(Result::ok).count())
-}
-
-fn read_layout(tracefs: &Path) -> Result<Layout, FtraceError> {
-    let file = |name: &str| instance::read(&tracefs.join("events").join(name));
-    let page = file("header_page")?;
-    let event = file("header_event")?;
-    let function = file("ftrace/function/format")?;
-    Layout::parse(&page, &event, &function).map_err(|e| FtraceError::Format {
-        path: tracefs.join("events"),
-        reason: e.to_string(),
-    })
-}
-
-fn read_table(options: &Options) -> Result<FunctionTable, FtraceError> {
-    let mut table = FunctionTable::default();
-    reload_table(options, &mut table)?;
-    if table.is_empty() {
-        return Err(FtraceError::Format {
-            path: options.tracefs.join("available_filter_functions"),
-            reason: "no function in it has an address (kernel.kptr_restrict hides them without CAP_SYSLOG)".to_owned(),
-        });
-    }
-    Ok(table)
-}
-
-fn reload_table(
-    options: &Options,
-    table: &mut FunctionTable,
-) -> Result<crate::functions::Reload, FtraceError> {
-    let addrs = options.tracefs.join("available_filter_functions_addrs");
-    if addrs.exists() {
-        return Ok(table.reload_addrs(&instance::read(&addrs)?));
-    }
-    let names = instance::read(&options.tracefs.join("available_filter_functions"))?;
-    Ok(table.reload_names(&names, &instance::read(&options.proc.join("kallsyms"))?))
-}
-
-/// What changes when modules come and go.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Modules {
-    total: String,
-    names: String,
-}
-
-impl Modules {
-    fn read(options: &Options) -> Self {
-        let total = fs::read_to_string(options.tracefs.join("dyn_ftrace_total_info"));
-        let modules = fs::read_to_string(options.proc.join("modules")).unwrap_or_default();
-        let mut names = String::with_capacity(modules.len() / 2);
-        for line in modules.lines() {
-            // Name and address; the reference count between them changes all the time.
-            let mut parts = line.split(' ');
-            names.extend(parts.next());
-            names.push(' ');
-            names.extend(parts.nth(4));
-            names.push('\n');
-        }
-        Self { total: total.unwrap_or_default(), names }
-    }
-}
-
-/// The system call that calibrates, by architecture.
-/// System calls without arguments have one implementation under all their entries.
-const KNOWN: [&str; 5] = [
-    "__do_sys_getppid",
-    "__x64_sys_getppid",
-    "__arm64_sys_getppid",
-    "__se_sys_getppid",
-    "sys_getppid",
-];
-
-/// Only this thread, only one function: makes known calls and counts them.
-fn calibrate(
-    instance: &Instance,
-    rings: &mut Rings,
-    table: &FunctionTable,
-) -> Result<Calibration, FtraceError> {
-    let known = KNOWN.iter().find_map(|name| Some((*name, table.by_name(name)?)));
-    let Some((what, line, address)) = known.and_then(|(name, index)| {
-        let function = table.get(index)?;
-        Some((name, function.line?, function.address))
-    }) else {
-        return Err(FtraceError::Format {
-            path: instance.file("set_ftrace_filter"),
-            reason: "getppid is not traceable, so that nothing can be calibrated".to_owned(),
-        });
-    };
-    let own = rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
-    filter::change(instance, Filter::Only, Change::Set, [line])?;
-    instance.write("set_ftrace_pid", &pids(&[own]))?;
-    let calls = || {
-        let started = Instant::now();
-        for _ in 0..CALLS {
-            std::hint::black_box(rustix::process::getppid());
-        }
-        started.elapsed()
-    };
-    calls();
-    let untraced = calls();
-    instance.write("current_tracer", "function")?;
-    instance.set_recording(true)?;
-    let traced = calls();
-    instance.set_recording(false)?;
-    let mut counted = 0;
-    rings.drain(PIECE, |event| {
-        let near = event.ip.wrapping_sub(address) <= 16;
-        counted += u64::from(near && event.tid == own);
-    });
-    let event_ns = traced.saturating_sub(untraced).as_nanos() as u64 / CALLS;
-    Ok(Calibration { what: what.to_owned(), made: CALLS, counted, event_ns })
 }

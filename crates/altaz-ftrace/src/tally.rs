@@ -35,6 +35,8 @@ struct Slot {
     counted: u32,
     /// Windows in which it was seen, up to [`ENOUGH`].
     windows: u8,
+    /// Was handed out by [`Tally::ready`].
+    queued: bool,
     disarmed: bool,
 }
 
@@ -107,11 +109,10 @@ impl Tally {
             }
             seen.first = slot.windows == 0;
             slot.counted = self.window;
-            if slot.windows < ENOUGH {
-                slot.windows += 1;
-                if slot.windows == ENOUGH && !slot.disarmed {
-                    self.ready.push(seen.function);
-                }
+            slot.windows = (slot.windows + 1).min(ENOUGH);
+            if slot.windows == ENOUGH && !slot.queued {
+                slot.queued = true;
+                self.ready.push(seen.function);
             }
         }
         self.window += 1;
@@ -143,9 +144,27 @@ impl Tally {
         ready
     }
 
+    /// The function's module went or came: it is armed, or will be, and what it was counts on.
+    pub fn rearm(&mut self, function: FunctionIndex) {
+        self.ready.retain(|&f| f != function);
+        if let Some(slot) = self.slots.get_mut(function.as_usize()) {
+            slot.queued = false;
+            slot.disarmed = false;
+        }
+    }
+
     /// Whether the function was disarmed.
     pub fn is_disarmed(&self, function: FunctionIndex) -> bool {
         self.slots.get(function.as_usize()).is_some_and(|s| s.disarmed)
+    }
+
+    /// Functions that were seen in an interrupt.
+    pub fn in_interrupts(&self) -> Vec<FunctionIndex> {
+        (0u32..)
+            .zip(&self.slots)
+            .filter(|(_, s)| s.marks[1] != 0 || s.marks[2] != 0)
+            .map(|(index, _)| FunctionIndex(index))
+            .collect()
     }
 
     /// Functions by the number of windows they were seen in: one, two, three or more.
@@ -204,6 +223,8 @@ mod tests {
             ]
         );
         assert_eq!(tally.frequencies(), [1, 0, 0]);
+        tally.event(B, &event(150, 0), false, 199);
+        assert_eq!(tally.in_interrupts(), [A]);
     }
 
     #[test]
@@ -217,6 +238,25 @@ mod tests {
         let seen: Vec<_> = tally.close().iter().map(|s| (s.function, s.at_ns, s.first)).collect();
         assert_eq!(seen, [(A, 25, false), (B, 26, true)]);
         assert_eq!(tally.frequencies(), [1, 1, 0]);
+    }
+
+    #[test]
+    fn a_module_that_comes_back_is_disarmed_again_when_it_is_called_again() {
+        let mut tally = Tally::new(1);
+        let mut window = |at| {
+            tally.event(A, &event(at, 0), false, u64::MAX);
+            let seen = tally.close();
+            let ready = tally.take_ready();
+            (seen[0].first, ready, tally.is_disarmed(A))
+        };
+        assert_eq!([window(1), window(2)], [(true, vec![], false), (false, vec![], false)]);
+        assert_eq!(window(3), (false, vec![A], true));
+        assert_eq!(window(4), (false, vec![], true));
+        tally.rearm(A);
+        assert!(!tally.is_disarmed(A));
+        tally.event(A, &event(5, 0), false, u64::MAX);
+        assert!(!tally.close()[0].first);
+        assert_eq!(tally.take_ready(), [A]);
     }
 
     #[test]
