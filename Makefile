@@ -7,7 +7,7 @@ RELEASE := target/release
 FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build agent demo docs test lint bench fuzz clean
+.PHONY: help setup build agent demo docs test lint bench validate fuzz clean
 
 help: ## this list
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -37,8 +37,11 @@ test: build ## format, lints, then the three tiers of tests
 lint: setup ## format and lints only
 	@scripts/lint.sh
 
-bench: build ## time what is promised in SPECIFICATION.md
+bench: build ## time what is promised in SPECIFICATION.md; what watching costs, in docs/overhead.md
 	@scripts/bench.sh
+
+validate: build ## the live instrument against the exact one, in docs/validation.md
+	@scripts/validate.sh
 
 docs: ## take the table of the last make demo into the docs
 	@scripts/docs.sh

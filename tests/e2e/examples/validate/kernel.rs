@@ -1,0 +1,170 @@
+//! Kernel functions of both recordings against each other. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use altaz_profile::{Context, Layer};
+
+use crate::observe::{During, Key, Observed, kernel_keys};
+
+/// Windows of the exact recording below which a function is rare: another recording of the same length
+/// may well be without it.
+pub const RARE: usize = 3;
+
+/// What both recordings have of the kernel.
+#[derive(Debug, Default)]
+pub struct Kernel {
+    /// Functions of the service in the exact recording, whichever context executed them.
+    pub exact: usize,
+    /// Those of them that the kernel's tracer can see.
+    pub traceable: usize,
+    /// Functions of the live recording in task context.
+    pub live: usize,
+    /// In both.
+    pub both: usize,
+    /// Kinds of functions that only the exact recording has, and their names.
+    pub only_exact: BTreeMap<&'static str, Vec<String>>,
+    /// Kinds of functions that only the live recording has in task context.
+    pub only_live: BTreeMap<&'static str, Vec<String>>,
+}
+
+/// Executed by the service's tasks and not seen by the live recording.
+pub const MISSED: &str = "missed: the service's own tasks enter them";
+/// Nothing explains them.
+pub const UNEXPLAINED: &str = "unexplained: in several windows, and not entered a second time";
+/// Rare ones.
+pub const RARELY: &str = "rare: in one or two windows of the exact recording";
+
+/// Kinds that count against the live recording.
+const AGAINST: [&str; 2] = [MISSED, UNEXPLAINED];
+
+/// Functions that run because the kernel's tracer follows tasks.
+pub const TRACERS_OWN: &[&str] = &[
+    "__traceiter_sched_switch",
+    "__traceiter_sched_wakeup",
+    "__traceiter_sched_wakeup_new",
+    "__traceiter_sched_waking",
+    "__traceiter_sched_process_fork",
+    "__traceiter_sched_process_exit",
+    "arch_irq_work_raise",
+    "default_send_IPI_self",
+    "apic_mem_wait_icr_idle",
+    "__sysvec_irq_work",
+];
+
+/// Compares.
+pub fn compare(observed: &Observed) -> Kernel {
+    let mut exact: BTreeMap<Key, (String, usize)> = BTreeMap::new();
+    let mut background: BTreeMap<Key, String> = BTreeMap::new();
+    for (key, unit) in kernel_keys(&observed.exact) {
+        if unit.context == Context::Background {
+            background.insert(key, unit.symbol.to_string());
+        } else {
+            exact.insert(key, (unit.symbol.to_string(), unit.windows.len()));
+        }
+    }
+    let mut task: BTreeMap<Key, String> = BTreeMap::new();
+    let mut elsewhere: BTreeSet<Key> = BTreeSet::new();
+    for unit in observed.live.units.iter().filter(|u| u.layer == Layer::HostKernel) {
+        let key = (unit.binary.clone(), unit.offset);
+        match unit.context {
+            Context::Task => {
+                task.insert(key, unit.symbol.to_string());
+            }
+            _ => {
+                elsewhere.insert(key);
+            }
+        }
+    }
+    let can = |key: &Key| observed.traceable.index.contains_key(key);
+    let mut out = Kernel {
+        exact: exact.len(),
+        traceable: exact.keys().filter(|k| can(k)).count(),
+        live: task.len(),
+        both: exact.keys().filter(|k| task.contains_key(*k)).count(),
+        ..Kernel::default()
+    };
+    for (key, (name, windows)) in exact.iter().filter(|(k, _)| !task.contains_key(*k)) {
+        let kind = if !can(key) {
+            "not traceable (assembly, notrace, entry code)"
+        } else if elsewhere.contains(key) {
+            "in interrupts, by the live recording's own contexts"
+        } else {
+            only_exact(observed.watched.get(key), *windows)
+        };
+        out.only_exact.entry(kind).or_default().push(name.clone());
+    }
+    for (key, name) in task.iter().filter(|(k, _)| !exact.contains_key(*k)) {
+        let kind = if background.contains_key(key) {
+            BACKGROUND
+        } else if TRACERS_OWN.contains(&name.as_str()) {
+            "the tracer's own"
+        } else if observed.meanwhile.contains(key) {
+            LATER
+        } else {
+            "not seen by the exact instrument at all"
+        };
+        out.only_live.entry(kind).or_default().push(name.clone());
+    }
+    out
+}
+
+/// In the exact recording at a rate that the idle machine explains.
+const BACKGROUND: &str = "background in the exact recording: executed, no more often than idle";
+/// The two recordings follow each other.
+const LATER: &str =
+    "executed while the live instrument recorded (the exact one saw them then), not before";
+
+fn only_exact(during: Option<&BTreeSet<During>>, windows: usize) -> &'static str {
+    if windows < RARE {
+        return RARELY;
+    }
+    let Some(during) = during else { return UNEXPLAINED };
+    if during.contains(&During::Service) {
+        return MISSED;
+    }
+    for (one, kind) in [
+        (During::Interrupt, "in hardware interrupts"),
+        (During::Softirq, "in softirqs"),
+        (During::KernelThread, "in kernel threads"),
+        (During::Idle, "in the idle task"),
+        (During::OtherTask, "in other programs of the lab"),
+    ] {
+        if during.contains(&one) {
+            return kind;
+        }
+    }
+    UNEXPLAINED
+}
+
+impl Kernel {
+    fn count(kinds: &BTreeMap<&'static str, Vec<String>>, which: &[&str]) -> usize {
+        which.iter().filter_map(|kind| kinds.get(kind)).map(Vec::len).sum()
+    }
+
+    /// Share of the traceable functions of the service's tasks that the live recording has.
+    pub fn recall(&self) -> Option<f64> {
+        let missed = Self::count(&self.only_exact, &AGAINST);
+        share(self.both, self.both + missed)
+    }
+
+    /// The same with the rare ones counted as missed.
+    pub fn strict_recall(&self) -> Option<f64> {
+        let missed = Self::count(&self.only_exact, &[AGAINST[0], AGAINST[1], RARELY]);
+        share(self.both, self.both + missed)
+    }
+
+    /// Share of the live recording's functions that the exact one has, in any context and at any rate.
+    pub fn precision(&self) -> Option<f64> {
+        share(self.both + Self::count(&self.only_live, &[BACKGROUND]), self.live)
+    }
+
+    /// The same when the exact instrument's windows beside the live recording count, too.
+    pub fn precision_beside(&self) -> Option<f64> {
+        share(self.both + Self::count(&self.only_live, &[BACKGROUND, LATER]), self.live)
+    }
+}
+
+/// A share; undefined of nothing.
+pub fn share(part: usize, whole: usize) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
+}

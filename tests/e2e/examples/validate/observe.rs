@@ -1,0 +1,379 @@
+//! One lab, one load, both instruments: first the exact one alone, then the live one on the running
+//! service; the names of everything that either saw.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use altaz::compare::images;
+use altaz::compare::session::{Parts, Session};
+use altaz::load::{ReadyCheck, ServiceLoad, wait_ready};
+use altaz_collect::exact::build::{self, Built};
+use altaz_collect::exact::naming::{CodeImage, KernelCode, Names, Sources, VDSO};
+use altaz_collect::exact::recording::Purpose;
+use altaz_deploy::{ServiceSpec, deployments};
+use altaz_lab::protocol::RequestBody;
+use altaz_lab::{LabVm, NetNs, places};
+use altaz_profile::rules::{LayerRules, Origin};
+use altaz_profile::{Layer, Phase, Profile};
+use altaz_symbols::Kallsyms;
+
+use crate::Result;
+use crate::lab::{ALTAZ, CGROUP, TIMEOUT, armed, profile, sh};
+
+/// Time that the lab is given to become quiet after boot, and length of the idle baseline.
+const SETTLE: Duration = Duration::from_secs(3);
+const IDLE_WINDOWS: u32 = 20;
+/// Requests before anything counts: what a service does once is not what it does for each.
+const WARM_UP: u64 = 20;
+const ADDRESS: IpAddr = IpAddr::V4(places::SERVICE_ADDRESS);
+
+/// A function of the kernel: binary (`kernel` or `[module]`) and offset, as units have them.
+pub type Key = (Arc<str>, u64);
+
+/// What the processor was doing when a function was entered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum During {
+    /// A task of the service, outside interrupts.
+    Service,
+    /// A hardware interrupt.
+    Interrupt,
+    /// A softirq.
+    Softirq,
+    /// The idle task.
+    Idle,
+    /// A kernel thread.
+    KernelThread,
+    /// Another program.
+    OtherTask,
+}
+
+/// The functions that the kernel's tracer can see.
+#[derive(Debug, Default)]
+pub struct Traceable {
+    /// Their numbers in the kernel's list, from 1.
+    pub index: BTreeMap<Key, u32>,
+    /// Functions by the name that the kernel's tracer prints.
+    by_name: BTreeMap<String, Vec<Key>>,
+}
+
+/// Both recordings of a service.
+pub struct Observed {
+    /// The exact instrument's, alone.
+    pub exact: Built,
+    /// Kernel functions that it saw while the live one recorded.
+    pub meanwhile: BTreeSet<Key>,
+    /// The live one's.
+    pub live: Profile,
+    /// Another, with userland functions.
+    pub userland: Profile,
+    /// What the live one can see at all.
+    pub traceable: Traceable,
+    /// Where the kernel functions that only the exact one has were entered, in the whole machine.
+    pub watched: BTreeMap<Key, BTreeSet<During>>,
+}
+
+/// A service and the lab's parts.
+pub struct Observation<'a> {
+    /// The lab's parts.
+    pub parts: &'a Parts<'a>,
+    /// The service.
+    pub spec: &'a ServiceSpec,
+    /// altaz.
+    pub altaz: &'a Path,
+    /// Requests of each recording.
+    pub requests: u64,
+}
+
+impl Observation<'_> {
+    /// Boots and records.
+    pub fn run(&self) -> Result<Observed> {
+        let mut session = Session::boot(self.parts, Vec::new())?;
+        session.vm.put_file(ALTAZ, 0o755, &std::fs::read(self.altaz)?)?;
+        self.idle(&mut session)?;
+        self.start(&mut session)?;
+        self.say("recording with the exact instrument alone");
+        self.load(&mut session, Phase::Start, WARM_UP)?;
+        self.load(&mut session, Phase::Serve, self.requests)?;
+        session.close(Purpose::Aside)?;
+        self.say("recording with the live instrument");
+        let live = self.record(&session.vm, "")?;
+        // What ran until here ran beside the live recording: a window of its own.
+        session.close(Purpose::Aside)?;
+        let meanwhile = session.recording.windows.len() - 1;
+        self.say("recording with the live instrument, userland too");
+        let userland = self.record(&session.vm, "--userland")?;
+        session.close(Purpose::Aside)?;
+
+        self.say("naming");
+        let kallsyms = session.vm.kallsyms()?;
+        let kallsyms = Kallsyms::parse(&String::from_utf8_lossy(&kallsyms))?;
+        let vdso = session.vm.vdso()?;
+        let exact = self.name(&session, &kallsyms, &vdso)?;
+        let traceable = Traceable::read(&session.vm, &kallsyms)?;
+        // The same once more with that window as the only one that serves.
+        for (i, window) in session.recording.windows.iter_mut().enumerate() {
+            window.purpose = match i == meanwhile {
+                true => Purpose::Phase(Phase::Serve),
+                false => Purpose::Aside,
+            };
+        }
+        let beside = self.name(&session, &kallsyms, &vdso)?;
+        let meanwhile = kernel_keys(&beside).map(|(key, _)| key).collect();
+
+        self.say("looking where the rest was entered");
+        let seen: BTreeSet<Key> = live_keys(&live).collect();
+        let rest: Vec<&Key> = traceable
+            .index
+            .keys()
+            .filter(|key| !seen.contains(*key) && kernel_keys(&exact).any(|(k, _)| k == **key))
+            .collect();
+        let watched = self.watch(&session.vm, &traceable, &rest)?;
+        let (_, off) = session.finish();
+        off?;
+        Ok(Observed { exact, meanwhile, live, userland, traceable, watched })
+    }
+
+    fn say(&self, what: &str) {
+        eprintln!("{}: {what}", self.spec.name);
+    }
+
+    fn idle(&self, session: &mut Session<'_>) -> Result<()> {
+        std::thread::sleep(SETTLE);
+        session.close(Purpose::Aside)?;
+        for n in 0..IDLE_WINDOWS {
+            // The code of altaz's own channel is part of the baseline.
+            if n % 2 == 1 {
+                session.vm.calibrate(0)?;
+            }
+            session.window(Phase::Idle)?;
+        }
+        Ok(())
+    }
+
+    fn start(&self, session: &mut Session<'_>) -> Result<()> {
+        self.say("starting the service");
+        let body = RequestBody::DeployStart {
+            deployment: "process".into(),
+            spec: serde_json::to_value(self.spec)?,
+        };
+        session.close(Purpose::Aside)?;
+        session.windows_during(Phase::Start, |vm| {
+            vm.call("start the service", body, &[], TIMEOUT)
+        })??;
+        let check = ReadyCheck::of(self.spec, ADDRESS);
+        let ready = in_netns(self.parts.netns, move || wait_ready(&check, &|| None));
+        std::thread::scope(|scope| {
+            session.windows_while(Phase::Start, scope.spawn(ready), |_| Ok(()))
+        })???;
+        Ok(())
+    }
+
+    /// Load from outside while windows are taken.
+    fn load(&self, session: &mut Session<'_>, phase: Phase, requests: u64) -> Result<()> {
+        session.close(Purpose::Aside)?;
+        let run = self.requests(requests);
+        std::thread::scope(|scope| session.windows_while(phase, scope.spawn(run), |_| Ok(())))?
+    }
+
+    /// The service's own load, to be run in a thread.
+    fn requests(&self, requests: u64) -> impl FnOnce() -> Result<()> + Send + use<> {
+        let load = ServiceLoad::new(self.spec, ADDRESS, requests, None);
+        let netns = self.parts.netns.clone();
+        move || {
+            let report = in_netns(&netns, move || load.run(&|| None, &|_| ()))()??;
+            match report.error_count() {
+                0 => Ok(()),
+                _ => Err(format!("requests failed: {:?}", report.error_summary()).into()),
+            }
+        }
+    }
+
+    /// A live recording of the service under its load.
+    fn record(&self, vm: &LabVm, flags: &str) -> Result<Profile> {
+        let script = format!(
+            "rm -f /tmp/live.altaz
+             echo armed
+             {ALTAZ} record --quiet --cgroup {CGROUP}/altaz-process {flags} --phase serve \
+                 --duration 1000 -o /tmp/live.altaz >&2 </dev/null &
+             read line
+             kill -INT $!
+             code=0
+             wait $! || code=$?
+             [ $code = 0 ] || [ $code = 4 ] || [ $code = 130 ]"
+        );
+        // It takes its time to start; the load is there meanwhile, and a little longer.
+        let run = self.requests(self.requests + self.requests / 4);
+        armed(vm, &script, || std::thread::spawn(run).join().map_err(|_| "a thread died")?)?;
+        profile(vm, "/tmp/live.altaz")
+    }
+
+    fn name(&self, session: &Session<'_>, kallsyms: &Kallsyms, vdso: &[u8]) -> Result<Built> {
+        let deployment = deployments::by_name("process").ok_or("no deployment process")?;
+        let description = deployment.describe(self.spec);
+        let vdso_index = images::single(VDSO, vdso);
+        let vdso = vdso.to_vec();
+        let vdso = CodeImage {
+            origin: Origin::Service,
+            index: &vdso_index,
+            read: Box::new(move |_: &altaz_symbols::ImageFile| Ok(vdso.clone())),
+        };
+        let agent = altaz_lab::AgentFile::find()?;
+        let agent_index = images::single(places::AGENT, &agent.bytes);
+        let agent = CodeImage {
+            origin: Origin::Host,
+            index: &agent_index,
+            read: Box::new(move |_: &altaz_symbols::ImageFile| Ok(agent.bytes.clone())),
+        };
+        let sources = Sources {
+            images: vec![
+                self.parts.service_code.as_source(Origin::Service),
+                self.parts.lab_code.as_source(Origin::Host),
+                agent,
+                vdso,
+            ],
+            kernel: KernelCode { kallsyms: kallsyms.clone(), build_id: None, source: None },
+            guest_kernel: None,
+            rules: LayerRules::compile(&description.rules)?,
+            roles: Vec::new(),
+            host_prefers: Origin::Service,
+        };
+        let mut names = Names::new(&session.recording, sources)?;
+        Ok(build::build(&session.recording, &mut names))
+    }
+
+    /// Where these functions are entered in the whole machine while the service answers requests.
+    fn watch(
+        &self,
+        vm: &LabVm,
+        traceable: &Traceable,
+        keys: &[&Key],
+    ) -> Result<BTreeMap<Key, BTreeSet<During>>> {
+        let mut watched: BTreeMap<Key, BTreeSet<During>> = BTreeMap::new();
+        if keys.is_empty() {
+            return Ok(watched);
+        }
+        let list: Vec<String> =
+            keys.iter().filter_map(|k| Some(traceable.index.get(*k)?.to_string())).collect();
+        vm.put_file("/tmp/indexes", 0o644, list.join("\n").as_bytes())?;
+        let run = self.requests(self.requests);
+        let watch = || std::thread::spawn(run).join().map_err(|_| "a thread died")?;
+        let ((), text) = armed(vm, &watch_script(), watch)?;
+        let mut kernel_threads = BTreeSet::new();
+        let mut service = BTreeSet::new();
+        for line in text.lines() {
+            let words: Vec<&str> = line.split('\t').collect();
+            match *words.as_slice() {
+                ["kernel-thread", pid] => {
+                    kernel_threads.insert(pid.trim().to_owned());
+                }
+                ["service", comm] => {
+                    service.insert(comm.to_owned());
+                }
+                ["seen", comm, pid, context, function] => {
+                    let during = match context {
+                        "h" | "H" | "z" | "Z" => During::Interrupt,
+                        "s" => During::Softirq,
+                        _ if service.contains(comm) => During::Service,
+                        _ if pid == "0" => During::Idle,
+                        _ if kernel_threads.contains(pid) => During::KernelThread,
+                        _ => During::OtherTask,
+                    };
+                    for key in traceable.by_name.get(function).into_iter().flatten() {
+                        watched.entry(key.clone()).or_default().insert(during);
+                    }
+                }
+                _ => return Err(format!("the lab wrote {line:?}").into()),
+            }
+        }
+        Ok(watched)
+    }
+}
+
+/// Traces the functions of `/tmp/indexes` in the whole machine. The kernel takes one index a write.
+fn watch_script() -> String {
+    format!(
+        r#"
+        cd /sys/kernel/tracing/instances
+        mkdir validate
+        cd validate
+        echo 50000 > buffer_size_kb
+        while read index || [ -n "$index" ]; do echo $index; done < /tmp/indexes > set_ftrace_filter
+        echo function > current_tracer
+        echo armed
+        read line
+        echo 0 > tracing_on
+        for pid in $(ps -o pid= --ppid 2); do printf 'kernel-thread\t%s\n' $pid; done
+        for task in $(cat {CGROUP}/altaz-process/cgroup.threads); do
+            comm=$(cat /proc/$task/comm) && printf 'service\t%s\n' "$comm"
+        done | sort -u
+        awk '
+            /^#/ {{ next }}
+            match($0, /-[0-9]+ +\[[0-9]+\] /) {{
+                comm = substr($0, 1, RSTART - 1)
+                sub(/^ +/, "", comm)
+                pid = substr($0, RSTART + 1) + 0
+                split(substr($0, RSTART + RLENGTH), field)
+                sub(/:$/, "", field[2])
+                seen[comm "\t" pid "\t" substr(field[1], 3, 1) "\t" field[3]]++
+            }}
+            END {{ for (what in seen) print "seen\t" what }}' trace
+        echo nop > current_tracer
+        cd ..
+        rmdir validate"#
+    )
+}
+
+impl Traceable {
+    fn read(vm: &LabVm, kallsyms: &Kallsyms) -> Result<Self> {
+        let text = sh(vm, "cat /sys/kernel/tracing/available_filter_functions_addrs")?;
+        let mut this = Self::default();
+        for (line, index) in text.lines().zip(1..) {
+            let mut words = line.split_whitespace();
+            let address = words.next().and_then(|a| u64::from_str_radix(a, 16).ok());
+            let (Some(address), Some(name)) = (address, words.next()) else {
+                return Err(format!("the kernel lists {line:?} as a function").into());
+            };
+            let Some(found) = kallsyms.lookup(address) else { continue };
+            let key = key_of(&found);
+            this.by_name.entry(name.to_owned()).or_default().push(key.clone());
+            this.index.insert(key, index);
+        }
+        Ok(this)
+    }
+}
+
+fn key_of(found: &altaz_symbols::KernelFunction<'_>) -> Key {
+    let binary = match found.module {
+        Some(module) => format!("[{module}]").into(),
+        None => altaz_collect::exact::naming::KERNEL.into(),
+    };
+    (binary, found.offset_from_base)
+}
+
+/// Kernel functions of the exact recording's serve phase, with their rows.
+pub fn kernel_keys(built: &Built) -> impl Iterator<Item = (Key, &altaz_profile::Unit)> {
+    let rows = built.units.iter();
+    rows.filter(|u| u.layer == Layer::HostKernel && u.phase == Phase::Serve)
+        .map(|u| ((Arc::clone(&u.binary), u.offset), u))
+}
+
+/// Kernel functions of a live recording, in any context.
+pub fn live_keys(profile: &Profile) -> impl Iterator<Item = Key> {
+    let rows = profile.units.iter().filter(|u| u.layer == Layer::HostKernel);
+    rows.map(|u| (Arc::clone(&u.binary), u.offset))
+}
+
+/// `f` in the lab's network.
+fn in_netns<T: Send + 'static>(
+    netns: &NetNs,
+    f: impl FnOnce() -> T + Send + 'static,
+) -> impl FnOnce() -> std::io::Result<T> + Send + 'static {
+    let netns = netns.clone();
+    move || {
+        netns.enter()?;
+        Ok(f())
+    }
+}

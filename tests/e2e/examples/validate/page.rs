@@ -1,0 +1,258 @@
+//! What was found, as a page of the documentation and as JSON. Pure.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use crate::counts::{Counts, Pair, total};
+use crate::kernel::Kernel;
+use crate::userland::Userland;
+
+/// Promised recall and precision of kernel functions, recall of userland functions, and how far a count
+/// may be off.
+pub const KERNEL_RECALL: f64 = 0.98;
+/// See [`KERNEL_RECALL`].
+pub const KERNEL_PRECISION: f64 = 0.99;
+/// See [`KERNEL_RECALL`].
+pub const USERLAND_RECALL: f64 = 0.97;
+/// See [`KERNEL_RECALL`].
+pub const COUNTS_OFF: f64 = 0.01;
+/// Names of a kind that are printed.
+const NAMES: usize = 12;
+
+/// A service that both instruments recorded.
+pub struct Compared {
+    /// Its name.
+    pub name: String,
+    /// Its load in words.
+    pub load: String,
+    /// Windows of the exact recording's serve phase.
+    pub windows: usize,
+    /// Events that the live recordings lost.
+    pub lost: u64,
+    /// What the live recordings have to say about themselves.
+    pub notes: Vec<String>,
+    /// Kernel functions.
+    pub kernel: Kernel,
+    /// Userland functions.
+    pub userland: Userland,
+}
+
+/// What is not as promised, in words.
+pub fn broken(services: &[Compared], counts: Option<&Counts>) -> Vec<String> {
+    let mut broken = Vec::new();
+    let mut at_least = |what: String, value: Option<f64>, bound: f64| match value {
+        Some(value) if value >= bound => {}
+        Some(value) => broken.push(format!("{what} is {value:.4}, promised is {bound}")),
+        None => broken.push(format!("{what} is undefined: nothing was recorded")),
+    };
+    for s in services {
+        let name = &s.name;
+        at_least(format!("{name}: recall of kernel functions"), s.kernel.recall(), KERNEL_RECALL);
+        at_least(
+            format!("{name}: precision of kernel functions"),
+            s.kernel.precision_beside(),
+            KERNEL_PRECISION,
+        );
+        at_least(
+            format!("{name}: recall of userland functions"),
+            s.userland.recall(),
+            USERLAND_RECALL,
+        );
+    }
+    let Some(counts) = counts else { return broken };
+    let calls = total(&counts.syscalls, "system calls");
+    for pair in counts.exits.iter().chain([&calls]) {
+        match pair.off() {
+            Some(off) if off <= COUNTS_OFF => {}
+            _ => broken.push(format!(
+                "{}: altaz counts {}, the other tool {}",
+                pair.what, pair.altaz, pair.other
+            )),
+        }
+    }
+    if counts.exits.is_empty() {
+        broken.push("no VM exit was counted".into());
+    }
+    broken
+}
+
+fn figure(value: Option<f64>) -> String {
+    value.map_or("undefined".into(), |v| format!("{v:.4}"))
+}
+
+fn kinds<K: AsRef<str>>(kinds: &BTreeMap<K, Vec<String>>) -> String {
+    let mut rows: Vec<(&str, &Vec<String>)> =
+        kinds.iter().map(|(kind, names)| (kind.as_ref(), names)).collect();
+    rows.sort_by_key(|(_, names)| std::cmp::Reverse(names.len()));
+    let mut out = String::from("| functions | kind | some of them |\n|---|---|---|\n");
+    for (kind, names) in rows {
+        let mut some: Vec<String> = names.iter().take(NAMES).map(|n| format!("`{n}`")).collect();
+        if names.len() > NAMES {
+            some.push("…".into());
+        }
+        out.push_str(&format!("| {} | {kind} | {} |\n", names.len(), some.join(" ")));
+    }
+    out
+}
+
+fn service(s: &Compared) -> String {
+    let (k, u) = (&s.kernel, &s.userland);
+    let mut out = format!(
+        "## {name}\n\n{load}; {windows} windows of the exact recording, {lost} events lost by the live ones.\n\n",
+        name = s.name,
+        load = s.load,
+        windows = s.windows,
+        lost = s.lost,
+    );
+    out.push_str(&format!(
+        "### Kernel functions\n\n\
+         | | |\n|---|---|\n\
+         | functions of the service in the exact recording, any context | {} |\n\
+         | of these traceable | {} |\n\
+         | functions of the live recording, task context | {} |\n\
+         | in both | {} |\n\
+         | **recall** (promised ≥ {KERNEL_RECALL}) | {} |\n\
+         | recall with rare functions counted as missed | {} |\n\
+         | **precision** (promised ≥ {KERNEL_PRECISION}) | {} |\n\
+         | precision against the exact windows before the live recording alone | {} |\n\n",
+        k.exact,
+        k.traceable,
+        k.live,
+        k.both,
+        figure(k.recall()),
+        figure(k.strict_recall()),
+        figure(k.precision_beside()),
+        figure(k.precision()),
+    ));
+    out.push_str(&format!("Only in the exact recording:\n\n{}\n", kinds(&k.only_exact)));
+    out.push_str(&format!(
+        "Only in the live recording, or not as the service's own in the exact one:\n\n{}\n",
+        kinds(&k.only_live)
+    ));
+    out.push_str(&format!(
+        "### Userland functions\n\n\
+         | | |\n|---|---|\n\
+         | functions in the exact recording | {} |\n\
+         | of these probed | {} |\n\
+         | of these in the live recording | {} |\n\
+         | **recall** (promised ≥ {USERLAND_RECALL}) | {} |\n\
+         | recall with rare functions counted as missed | {} |\n\
+         | functions only in the live recording | {} |\n\n",
+        u.exact,
+        u.probed,
+        u.both,
+        figure(u.recall()),
+        figure(u.strict_recall()),
+        u.only_live.len(),
+    ));
+    out.push_str(&format!("Not probed:\n\n{}\n", kinds(&u.not_probed)));
+    out.push_str(&format!("Probed, only in the exact recording:\n\n{}\n", kinds(&u.only_exact)));
+    for note in &s.notes {
+        out.push_str(&format!("- {note}\n"));
+    }
+    out
+}
+
+fn pair_row(p: &Pair) -> String {
+    let off = p.off().map_or("–".into(), |off| format!("{:.2} %", off * 100.0));
+    format!("| {} | {} | {} | {off} |\n", p.what, p.altaz, p.other)
+}
+
+fn counts(counts: &Counts) -> String {
+    let mut out = String::from(
+        "## System calls\n\n\
+         The same program twice, under `altaz record -- PROGRAM` and under `strace -c -f PROGRAM`: shells, pipes \
+         and files. Calls that never return (`exit_group`) are not counted by strace and left out. Promised: the \
+         sum within 1 %.\n\n\
+         | system call | altaz | strace | off |\n|---|---|---|---|\n",
+    );
+    out.push_str(&pair_row(&total(&counts.syscalls, "all")));
+    let mut rows: Vec<&Pair> = counts.syscalls.iter().collect();
+    rows.sort_by_key(|p| (std::cmp::Reverse(p.other.max(p.altaz)), p.what.clone()));
+    rows.into_iter().for_each(|p| out.push_str(&pair_row(p)));
+    out.push_str(
+        "\n## VM exits\n\n\
+         A microvm with the web demo in it, nested KVM, while `perf stat -a -e 'kvm:*'` counts the same events. The \
+         guest is stopped until both count and before either ends. Promised: each within 1 %. Port I/O, \
+         MSR accesses and hypercalls are altaz's sums over all ports, registers and numbers.\n\n\
+         | event | altaz | perf stat | off |\n|---|---|---|---|\n",
+    );
+    counts.exits.iter().for_each(|p| out.push_str(&pair_row(p)));
+    out
+}
+
+/// The page.
+pub fn markdown(services: &[Compared], found: Option<&Counts>) -> String {
+    let mut out = String::from(
+        "# The live instrument against the exact one\n\n\
+         Written by `make validate`; it fails with 3 when a bound is missed. All names are in \
+         `target/validate/validation.json` after it.\n\n\
+         One boot of the lab. The exact instrument (a QEMU plugin that sees every block executed) records the service \
+         under its load, alone. Then `altaz record` records the running service inside the lab under the same \
+         load, without and with `--userland`. What the exact instrument sees meanwhile contains altaz itself and is used \
+         for one question only: whether a function that the live recording has was executed then. Last, the \
+         functions that only the exact recording has are traced in the whole machine under the same load, to see which \
+         task or interrupt enters them.\n\n\
+         The exact instrument knows no tasks: interrupts, kernel threads and other programs are in its recording. So \
+         *recall* is over traceable functions, without those that the live recording has in interrupt contexts or that \
+         are entered by others than the service's tasks alone, and without rare ones (in fewer than three windows of \
+         half a second), which another recording of the same length may lack by chance; the stricter figure counts the \
+         rare ones as missed. *Precision* is the share of the live recording's task-context functions that the exact \
+         instrument saw executed at all. Functions are compared by binary and offset, never by name.\n\n",
+    );
+    for s in services {
+        out.push_str(&service(s));
+        out.push('\n');
+    }
+    if let Some(found) = found {
+        out.push_str(&counts(found));
+    }
+    out
+}
+
+/// Everything, with all names.
+pub fn json(services: &[Compared], counts: Option<&Counts>, broken: &[String]) -> Value {
+    let pairs = |pairs: &[Pair]| -> Vec<Value> {
+        let row = |p: &Pair| json!({ "what": p.what, "altaz": p.altaz, "other": p.other });
+        pairs.iter().map(row).collect()
+    };
+    let service = |s: &Compared| {
+        json!({
+            "service": s.name,
+            "load": s.load,
+            "windows": s.windows,
+            "live_lost_events": s.lost,
+            "kernel": {
+                "exact": s.kernel.exact,
+                "traceable": s.kernel.traceable,
+                "live": s.kernel.live,
+                "both": s.kernel.both,
+                "recall": s.kernel.recall(),
+                "recall_with_rare": s.kernel.strict_recall(),
+                "precision": s.kernel.precision_beside(),
+                "precision_before": s.kernel.precision(),
+                "only_exact": s.kernel.only_exact,
+                "only_live": s.kernel.only_live,
+            },
+            "userland": {
+                "exact": s.userland.exact,
+                "probed": s.userland.probed,
+                "both": s.userland.both,
+                "live": s.userland.live,
+                "recall": s.userland.recall(),
+                "recall_with_rare": s.userland.strict_recall(),
+                "not_probed": s.userland.not_probed,
+                "only_exact": s.userland.only_exact,
+                "only_live": s.userland.only_live,
+            },
+        })
+    };
+    json!({
+        "schema": "altaz.validation/1",
+        "services": services.iter().map(service).collect::<Vec<_>>(),
+        "syscalls": counts.map(|c| pairs(&c.syscalls)),
+        "exits": counts.map(|c| pairs(&c.exits)),
+        "broken": broken,
+    })
+}
