@@ -141,7 +141,9 @@ fn stopped(pid: Pid, tid: u32, began: Instant) -> Result<(Option<Signal>, Instan
         let asked = Instant::now();
         match waitpid(pid, Some(WaitPidFlag::__WALL | WaitPidFlag::WNOHANG)) {
             Ok(WaitStatus::Stopped(_, signal)) => return Ok((Some(signal), ran)),
-            Ok(WaitStatus::PtraceEvent(..) | WaitStatus::PtraceSyscall(_)) => return Ok(None),
+            Ok(WaitStatus::PtraceEvent(..) | WaitStatus::PtraceSyscall(_)) => {
+                return Ok((None, ran));
+            }
             Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) | Err(Errno::ECHILD) => {
                 return Err(ReadError::Gone(tid));
             }
