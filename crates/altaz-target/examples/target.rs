@@ -6,7 +6,7 @@
 
 use std::process::ExitCode;
 
-use altaz_target::{Request, Roots, resolve};
+use altaz_target::{Request, Roots, posture, resolve};
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
@@ -26,14 +26,16 @@ fn main() -> ExitCode {
         }
     }
     let began = std::time::Instant::now();
-    let target = match resolve(&Roots::here(), &request.unwrap()) {
+    let mut target = match resolve(&Roots::here(), &request.unwrap()) {
         Ok(t) => t,
         Err(e) => {
             println!("error: {e}");
             return ExitCode::from(if expect.as_deref() == Some("error") { 0 } else { 1 });
         }
     };
-    println!("{} ({:?})", target.what, began.elapsed());
+    let found = began.elapsed();
+    target.read_filters(&Roots::here());
+    println!("{} ({found:?}, with filters {:?})", target.what, began.elapsed());
     println!("  cgroup {:?} outside {:?}", target.cgroup, target.outside_cgroup());
     for p in &target.processes {
         println!("  {} {} {} {:?} {}", p.pid, p.role.as_str(), p.comm, p.exe, p.origin() as u8);
@@ -41,11 +43,29 @@ fn main() -> ExitCode {
             println!("      {} {} {:?}", t.tid, t.comm, t.kind);
         }
     }
+    for p in target.processes.iter().filter_map(|p| posture(&Roots::here(), p)) {
+        println!(
+            "  posture {} {} uid {} caps {} ns {:?} nnp {} seccomp {} lsm {:?} {:?}",
+            p.tgid,
+            p.role,
+            p.uid,
+            p.capabilities.len(),
+            p.namespaces,
+            p.no_new_privs,
+            p.seccomp,
+            p.lsm,
+            p.devices
+        );
+    }
     for l in &target.layers {
         println!("  layer {} {} shared={} moved={}", l.name, l.owner, l.shared, l.ownership_moved);
     }
     for b in &target.boundaries {
-        println!("  boundary {} {} → {} permitted {:?}", b.name, b.from, b.to, b.permitted);
+        let conditional = b.permitted_entries.iter().filter(|e| e.conditional).count();
+        println!(
+            "  boundary {} {} → {} permitted {:?}, {conditional} on condition",
+            b.name, b.from, b.to, b.permitted
+        );
     }
     for b in &target.blind_spots {
         println!("  blind {}: {}", b.kind, b.what);

@@ -19,8 +19,9 @@ use super::evaluate::{Instruction, Program};
 
 /// `PTRACE_SECCOMP_GET_FILTER` of `include/uapi/linux/ptrace.h`.
 const GET_FILTER: libc::c_uint = 0x420c;
-/// A thread that has not stopped by then is in a wait that nothing interrupts.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// A thread that has not stopped by then is in a wait that nothing interrupts. Until it stops it runs
+/// on: on an overloaded machine it only has to get a CPU first.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// More filters than the kernel lets a task have (their instructions are limited to 32,768 in all).
 const MOST: usize = 1024;
 
