@@ -62,7 +62,8 @@ impl Event {
         })
     }
 
-    fn parse(name: &str, text: &str, path: PathBuf) -> Option<Self> {
+    /// Parses a `format` file; `None` when it has no number.
+    pub fn parse(name: &str, text: &str, path: PathBuf) -> Option<Self> {
         let id = text.lines().find_map(|l| l.strip_prefix("ID:"))?.trim().parse().ok()?;
         let fields = text.lines().filter_map(field).collect();
         Some(Self { name: name.to_owned(), id, fields, path })
