@@ -168,7 +168,7 @@ pub struct DiffArgs {
     #[arg(value_name = "B")]
     pub b: PathBuf,
     /// Phase to compare: start, serve or stop
-    #[arg(long, default_value = "serve", value_name = "PHASE", value_parser = compared_phase)]
+    #[arg(long, default_value = "serve", value_name = "PHASE", value_parser = phase)]
     pub phase: altaz_profile::Phase,
     /// Form of the result, and its file: text, json or html; repeatable [default: text on standard
     /// output]
@@ -180,14 +180,6 @@ pub struct DiffArgs {
     /// Exit with 3 when anything is really new, with 4 when that cannot be told
     #[arg(long)]
     pub check: bool,
-}
-
-fn compared_phase(text: &str) -> Result<altaz_profile::Phase, String> {
-    use altaz_profile::Phase;
-    match Phase::parse(text) {
-        Some(phase) if phase != Phase::Idle => Ok(phase),
-        _ => Err("there are start, serve and stop".into()),
-    }
 }
 
 /// What `record` and `watch` are pointed at.

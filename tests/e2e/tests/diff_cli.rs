@@ -139,7 +139,7 @@ fn a_phase_that_is_not_recorded_and_a_file_that_is_no_profile_are_errors() {
     let ran = diff(&["a.altaz", "--phase", "start"]);
     ran.expect(1, &["a.altaz holds nothing of the service in the start phase", "serve"]);
     assert_eq!(ran.stdout, "", "an error is no result");
-    diff(&["a.altaz", "--phase", "idle"]).expect(2, &["start, serve and stop"]);
+    diff(&["a.altaz", "--phase", "idle"]).expect(2, &["start, serve or stop"]);
     diff(&["text.altaz"]).expect(1, &["text.altaz"]);
     diff(&["no-such.altaz"]).expect(1, &["no-such.altaz"]);
     diff(&[]).expect(2, &["Usage"]);
