@@ -124,7 +124,9 @@ impl KernelNames {
         // What lies behind the core's text ran at boot and is gone.
         let text = self.code.kallsyms.text_range();
         let there = |f: &altaz_symbols::KernelFunction<'_>| {
-            !f.jit && (f.module.is_some() || text.contains(&f.start))
+            let own = f.module.is_some() || text.contains(&f.start);
+            // Padding before functions has symbols of its own.
+            !f.jit && own && !f.name.starts_with("__pfx_") && !f.name.starts_with("__cfi_")
         };
         let (mut functions, mut bytes) = (0, 0);
         for f in self.code.kallsyms.iter().filter(there) {

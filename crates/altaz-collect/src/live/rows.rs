@@ -49,6 +49,42 @@ impl Rows {
         self.targets.get(unit.0 as usize)
     }
 
+    /// Units of which `wanted` says so.
+    pub fn find<'a>(
+        &'a self,
+        mut wanted: impl FnMut(&Target) -> bool + 'a,
+    ) -> impl Iterator<Item = UnitId> + 'a {
+        (0..).map(UnitId).zip(&self.targets).filter(move |(_, t)| wanted(t)).map(|(id, _)| id)
+    }
+
+    /// Replaces what units are by what `name` makes of them, once there is time to look names up.
+    /// Units that turn out to be the same become one; those that `name` does not know are removed.
+    /// Returns how many were.
+    pub fn rename(&mut self, mut name: impl FnMut(UnitId, &Target) -> Option<Target>) -> usize {
+        let old = std::mem::take(&mut self.targets);
+        self.ids.clear();
+        let mut removed = 0;
+        let mut renamed: HashMap<UnitId, UnitId> = HashMap::new();
+        for (id, target) in (0..).map(UnitId).zip(&old) {
+            match name(id, target) {
+                Some(target) => {
+                    let new = self.unit(target);
+                    renamed.insert(id, new);
+                }
+                None => removed += 1,
+            }
+        }
+        let mut seen: BTreeMap<(UnitId, Context), BTreeSet<u32>> = BTreeMap::new();
+        for ((id, context), windows) in std::mem::take(&mut self.seen) {
+            if let Some(new) = renamed.get(&id) {
+                seen.entry((*new, context)).or_default().extend(windows);
+            }
+        }
+        let first = |windows: BTreeSet<u32>| windows.into_iter().take(ENOUGH).collect();
+        self.seen = seen.into_iter().map(|(key, windows)| (key, first(windows))).collect();
+        removed
+    }
+
     /// Adds a window; what is noted afterwards was seen in it.
     pub fn open_window(&mut self, window: Window) {
         self.windows.push(window);
@@ -245,6 +281,24 @@ mod tests {
         let (_, units) = rows.finish(&BTreeSet::from([f]));
         let rows: Vec<_> = units.iter().map(|u| (u.context, u.windows.clone())).collect();
         assert_eq!(rows, [(Context::Task, vec![0]), (Context::Background, vec![0, 1])]);
+    }
+
+    #[test]
+    fn units_can_be_named_later_and_become_one() {
+        let mut rows = Rows::default();
+        let ids: Vec<_> =
+            [1, 2, 3].map(|offset| rows.unit(target(Layer::HostKernel, offset))).into();
+        for (window, id) in (0..).zip(&ids) {
+            rows.open_window(self::window(window));
+            rows.note(*id, Context::Task);
+        }
+        let removed = rows.rename(|_, t| {
+            (t.offset != 3).then(|| Target { offset: 7, ..target(Layer::HostKernel, 7) })
+        });
+        assert_eq!(removed, 1);
+        let (_, units) = rows.finish(&BTreeSet::new());
+        let rows: Vec<_> = units.iter().map(|u| (u.offset, u.windows.clone())).collect();
+        assert_eq!(rows, [(7, vec![0, 1])]);
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //! all of them, and at the end gives a profile.
 //!
 //! The kernel collector decides how long a window is: a burst while much is armed, half a second
-//! once little is hit. Whatever cannot be observed is either an error or, where the caller said so,
+//! once little is hit. Kernel functions are named at the end, when it costs the service nothing: until
+//! then a unit of the kernel is what the tracer's own list says. Whatever cannot be observed is either an error or, where the caller said so,
 //! a blind spot of the profile; it is never left out silently.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -21,6 +22,7 @@ use super::kernel::{KernelNames, KernelRoots};
 use super::rows::{Rows, UnitId};
 use super::syscalls::Syscalls;
 use super::userland::Userland;
+use crate::exact::naming::{KERNEL, Target as UnitTarget};
 
 /// How often the target's processes are looked at again.
 const LOOK: Duration = Duration::from_secs(1);
@@ -169,9 +171,11 @@ pub struct Session {
 
 struct Kernel {
     recorder: Recorder,
-    names: KernelNames,
-    units: HashMap<FunctionIndex, Option<UnitId>>,
+    /// Only where news must be told from what is known.
+    names: Option<KernelNames>,
+    units: HashMap<FunctionIndex, UnitId>,
     background: BTreeSet<FunctionIndex>,
+    waiting: u32,
 }
 
 /// What a recording leaves behind.
@@ -280,8 +284,17 @@ impl Session {
         options.buffer_kb_per_cpu = Some(self.plan.buffer_kb);
         // Without the tracer it is the tracer that must be talked about, not the symbols.
         let recorder = Recorder::start(options)?;
-        let names = KernelNames::read(&self.kernel_roots, &self.plan.release)?;
-        Ok(Kernel { recorder, names, units: HashMap::new(), background: BTreeSet::new() })
+        let names = match self.plan.known.is_empty() {
+            true => None,
+            false => Some(KernelNames::read(&self.kernel_roots, &self.plan.release)?),
+        };
+        Ok(Kernel {
+            recorder,
+            names,
+            units: HashMap::new(),
+            background: BTreeSet::new(),
+            waiting: 0,
+        })
     }
 
     fn open_filter(&self) -> Result<ActiveFilter, LiveError> {
@@ -379,8 +392,9 @@ impl Session {
             return Ok(Step { window: WINDOW, ..Step::default() });
         };
         let report = kernel.recorder.advance(stop)?;
-        if report.modules_changed {
-            kernel.names.refresh(&self.kernel_roots)?;
+        kernel.waiting = report.waiting;
+        if let (true, Some(names)) = (report.modules_changed, &mut kernel.names) {
+            names.refresh(&self.kernel_roots)?;
         }
         let lost: u64 = report.lost_per_cpu.iter().map(|(_, n)| n).sum();
         self.lost += lost;
@@ -404,12 +418,16 @@ impl Session {
 
     fn kernel_seen(&mut self, seen: &altaz_ftrace::tally::Seen) {
         let Some(kernel) = &mut self.kernel else { return };
-        let Kernel { recorder, names, units, .. } = kernel;
-        let unit = *units.entry(seen.function).or_insert_with(|| {
-            let address = recorder.functions().get(seen.function)?.address;
-            Some(self.rows.unit(names.target(address)?))
-        });
-        let Some(unit) = unit else { return };
+        let Kernel { recorder, units, .. } = kernel;
+        let unit = match units.get(&seen.function) {
+            Some(unit) => *unit,
+            None => {
+                let Some(function) = recorder.functions().get(seen.function) else { return };
+                let unit = self.rows.unit(unnamed(&function));
+                units.insert(seen.function, unit);
+                unit
+            }
+        };
         let context = context(seen.context);
         if self.rows.note(unit, context) {
             self.function_news(unit, seen.at_ns, seen.tid, context);
@@ -493,7 +511,13 @@ impl Session {
     }
 
     fn function_news(&mut self, unit: UnitId, at_ns: u64, tid: u32, context: Context) {
-        let Some(target) = self.rows.target(unit).cloned() else { return };
+        let Some(mut target) = self.rows.target(unit).cloned() else { return };
+        if let Some(names) = self.kernel.as_ref().and_then(|k| k.names.as_ref())
+            && target.layer == Layer::HostKernel
+            && let Some(named) = names.target(target.offset)
+        {
+            target = named;
+        }
         let id = target.build_id.as_deref().map(str::to_owned);
         if self.plan.known.contains(&(target.binary.to_string(), id, target.offset)) {
             return;
@@ -581,18 +605,60 @@ impl Session {
         Some(Calibration { what: c.what.clone(), made: c.made, counted: c.counted })
     }
 
+    /// Takes the tracing down, then names what it saw.
+    fn finish_kernel(&mut self, kernel: Kernel, background: &mut BTreeSet<UnitId>) {
+        let Kernel { recorder, units, background: functions, waiting, .. } = kernel;
+        let interrupted: BTreeSet<UnitId> =
+            functions.iter().filter_map(|f| units.get(f).copied()).collect();
+        let traceable: Vec<u64> = recorder.functions().iter().map(|(_, f)| f.address).collect();
+        if let Err(error) = recorder.finish() {
+            self.notes.push(format!("tracing could not be taken down cleanly: {error}"));
+        }
+        if waiting > 0 {
+            self.blind_spots.push(BlindSpot {
+                layer: Some(Layer::HostKernel),
+                kind: "not-armed".into(),
+                what: "the recording ended before these kernel functions were watched at all"
+                    .into(),
+                bytes: None,
+                functions: Some(u64::from(waiting)),
+            });
+        }
+        let names = match KernelNames::read(&self.kernel_roots, &self.plan.release) {
+            Ok(names) => names,
+            Err(error) => {
+                self.notes.push(format!(
+                    "kernel functions have the tracer's names, and no sizes: {error}"
+                ));
+                return;
+            }
+        };
+        let mut quiet = BTreeSet::new();
+        let removed = self.rows.rename(|id, target| {
+            if target.layer != Layer::HostKernel {
+                return Some(target.clone());
+            }
+            let named = names.target(target.offset);
+            if let (Some(named), true) = (&named, interrupted.contains(&id)) {
+                quiet.insert((named.binary.clone(), named.offset));
+            }
+            named
+        });
+        background.extend(self.rows.find(|t| quiet.contains(&(t.binary.clone(), t.offset))));
+        if removed > 0 {
+            self.notes.push(format!(
+                "{removed} traced functions are in no symbol table any more (unloaded modules)"
+            ));
+        }
+        self.blind_spots.push(names.not_traceable(traceable));
+    }
+
     /// Ends the recording, removes what was set up in the kernel, and gives what was seen.
     pub fn finish(mut self) -> Recorded {
         let calibration = self.calibration();
         let mut background = BTreeSet::new();
         if let Some(kernel) = self.kernel.take() {
-            let Kernel { recorder, names, units, background: functions, .. } = kernel;
-            background.extend(functions.iter().filter_map(|f| units.get(f).copied().flatten()));
-            let traceable = recorder.functions().iter().map(|(_, f)| f.address);
-            self.blind_spots.push(names.not_traceable(traceable));
-            if let Err(error) = recorder.finish() {
-                self.notes.push(format!("tracing could not be taken down cleanly: {error}"));
-            }
+            self.finish_kernel(kernel, &mut background);
         }
         if let Some(syscalls) = self.syscalls.take() {
             let (entries, lost) = syscalls.finish(&mut |tgid| self.process_of(tgid).1);
@@ -637,6 +703,20 @@ impl Session {
             notes,
             lost: self.lost,
         }
+    }
+}
+
+/// A kernel function until it is named: its address stands for its offset.
+fn unnamed(function: &altaz_ftrace::functions::Function<'_>) -> UnitTarget {
+    UnitTarget {
+        layer: Layer::HostKernel,
+        binary: function.module.map_or_else(|| KERNEL.into(), |m| format!("[{m}]").into()),
+        build_id: None,
+        symbol: function.name.into(),
+        offset: function.address,
+        size: 0,
+        file: None,
+        line: None,
     }
 }
 

@@ -13,6 +13,8 @@ use super::tracefs::{Tracefs, remove_orphans};
 use super::{posture, rights};
 use crate::cli::{Context, ObserveArgs, SyscallsWhen, TargetArgs};
 
+/// Longest name of a thread that the kernel keeps, bytes.
+const COMM: usize = 15;
 /// Time that a command is given to become itself before its posture is read.
 const SETTLE: std::time::Duration = std::time::Duration::from_millis(20);
 
@@ -165,8 +167,12 @@ fn program_name(command: &[String]) -> String {
 fn name_of(target: &Target) -> String {
     let first = target.processes.iter().find(|p| !p.exe.as_os_str().is_empty());
     let first = first.or(target.processes.first());
-    first.map_or_else(String::new, |p| {
-        p.exe.file_name().map_or_else(|| p.comm.clone(), |n| n.to_string_lossy().into_owned())
+    first.map_or_else(String::new, |p| match p.exe.file_name() {
+        // One file may have several names; the kernel cuts longer ones off.
+        Some(name) if p.comm.len() >= COMM || p.comm.is_empty() => {
+            name.to_string_lossy().into_owned()
+        }
+        _ => p.comm.clone(),
     })
 }
 
