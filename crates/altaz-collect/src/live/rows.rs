@@ -16,6 +16,9 @@ use crate::exact::naming::Target;
 /// In how many windows a function is seen before it is watched no longer.
 pub const ENOUGH: usize = 3;
 
+/// Windows that are told apart: nine hours of them.
+const MOST_WINDOWS: usize = 65_536;
+
 /// Number of a unit of a recording.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UnitId(pub u32);
@@ -86,8 +89,16 @@ impl Rows {
     }
 
     /// Adds a window; what is noted afterwards was seen in it.
+    /// After very many windows the last one is only made longer, so that memory has a bound.
     pub fn open_window(&mut self, window: Window) {
-        self.windows.push(window);
+        let full = self.windows.len() >= MOST_WINDOWS;
+        match self.windows.last_mut() {
+            Some(last) if full => {
+                last.end_ns = window.end_ns;
+                last.lost_events = last.lost_events.saturating_add(window.lost_events);
+            }
+            _ => self.windows.push(window),
+        }
     }
 
     /// Windows so far.

@@ -1,12 +1,14 @@
 //! `altaz record` and `altaz watch`: wiring of the live instrument.
 
 mod command;
+mod metrics;
 mod observe;
 mod posture;
 mod profile;
 mod rights;
 mod tracefs;
 mod usage;
+mod watch;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -15,19 +17,23 @@ use std::time::{Duration, Instant, SystemTime};
 
 use altaz_collect::live::session::Step;
 use altaz_profile::completeness::layer_estimates;
-use altaz_profile::{Phase, Profile, file};
+use altaz_profile::{Profile, file};
 use anyhow::Context as _;
 
 use self::observe::Observation;
 use self::usage::Usage;
-use crate::cli::{Context, RecordArgs, WatchArgs};
+use crate::cli::{Context, RecordArgs};
 use crate::exit::{Exit, Interrupted};
 use crate::ui;
 
 pub(crate) use self::tracefs::{Tracefs, remove_orphans};
+pub(crate) use self::watch::run as watch;
 
 /// Windows before completeness may end a recording: fewer say little.
 const ENOUGH_WINDOWS: usize = 40;
+
+/// How often completeness is computed while recording.
+const COVERAGE_EVERY: Duration = Duration::from_millis(250);
 
 /// Why a recording ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,6 +97,7 @@ fn observe(
     let total = args.duration.map(|d| d.as_secs());
     let progress = cx.ui.step("recording", total);
     let mut cost = Average::default();
+    let (mut coverage, mut covered) = (None, Instant::now());
     loop {
         let stop = || cx.interrupted() || until.is_some_and(|u| Instant::now() >= u);
         let step = match seen.session.step(&stop) {
@@ -100,7 +107,10 @@ fn observe(
         // News are for `watch`.
         seen.session.take_news();
         cost.add(&step);
-        let coverage = seen.session.coverage();
+        if covered.elapsed() >= COVERAGE_EVERY {
+            covered = Instant::now();
+            coverage = seen.session.coverage();
+        }
         progress.set(begin.elapsed().as_secs());
         progress.detail(&live_line(&step, coverage, &cost));
         if cx.interrupted() {
@@ -244,16 +254,6 @@ fn default_output(service: &str) -> PathBuf {
         .collect();
     let plain = plain.trim_start_matches(['.', '-']);
     PathBuf::from(format!("{}.altaz", if plain.is_empty() { "recording" } else { plain }))
-}
-
-pub(crate) fn watch(_args: &WatchArgs, _cx: &Context) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("in the making")
-}
-
-/// A phase in which something was recorded.
-#[allow(dead_code, reason = "for watch")]
-fn phase_of(profile: &Profile) -> Option<Phase> {
-    profile.manifest.windows.first().map(|w| w.phase)
 }
 
 #[cfg(test)]
