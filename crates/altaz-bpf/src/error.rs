@@ -155,6 +155,8 @@ pub(crate) struct Surroundings {
     pub(crate) lockdown: Option<String>,
     /// Contents of `/proc/self/uid_map`.
     pub(crate) uid_map: Option<String>,
+    /// `/proc/sys/kernel/perf_event_paranoid`.
+    pub(crate) paranoid: Option<i32>,
 }
 
 impl Surroundings {
@@ -172,6 +174,8 @@ impl Surroundings {
             capabilities,
             lockdown: text(sys.join("kernel/security/lockdown")),
             uid_map: text(proc.join("self/uid_map")),
+            paranoid: text(proc.join("sys/kernel/perf_event_paranoid"))
+                .and_then(|t| t.trim().parse().ok()),
         }
     }
 
@@ -189,6 +193,14 @@ impl Surroundings {
                 return format!(
                     "it lacks {}; run it as root, or with these capabilities",
                     missing.join(" and ")
+                );
+            }
+            // Above 2, a level of Debian's and Ubuntu's, perf events are the administrator's.
+            if self.paranoid.is_some_and(|level| level > 2) && !has(CAP_SYS_ADMIN.0) {
+                return format!(
+                    "kernel.perf_event_paranoid is {}, so perf events take CAP_SYS_ADMIN; run it \
+                     as root or with that capability, or set it to 2",
+                    self.paranoid.unwrap_or_default()
                 );
             }
         }
@@ -233,6 +245,10 @@ mod tests {
         assert!(why().contains("lacks CAP_PERFMON;"), "{}", why());
         status(1 << 39 | 1 << 38);
         assert!(why().contains("seccomp"), "{}", why());
+        std::fs::create_dir_all(proc.join("sys/kernel")).unwrap();
+        std::fs::write(proc.join("sys/kernel/perf_event_paranoid"), "3\n").unwrap();
+        assert!(why().contains("paranoid is 3"), "{}", why());
+        std::fs::write(proc.join("sys/kernel/perf_event_paranoid"), "2\n").unwrap();
         let admin = Surroundings::read(&proc, &sys).why(&[CAP_SYS_ADMIN]);
         assert!(admin.contains("lacks CAP_SYS_ADMIN"), "{admin}");
         std::fs::write(proc.join("self/uid_map"), "  0  100000  65536\n").unwrap();

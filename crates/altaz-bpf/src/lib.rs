@@ -9,10 +9,15 @@
 //! ends.
 //!
 //! # What it needs
-//! Linux 5.15; probes by links of many need 6.6. `CAP_BPF` and `CAP_PERFMON` (checked by
+//! Linux 5.15; probes by links of many need 6.6. `CAP_BPF` and `CAP_PERFMON` (held by
 //! `tests/rights.rs`), and files of root in tracefs readable: uid 0, or `CAP_DAC_READ_SEARCH`.
-//! Only the fallback for older kernels, probes on perf events, takes `CAP_SYS_ADMIN`. Under
-//! lockdown's confidentiality nothing of this works; under its integrity everything does.
+//! `CAP_SYS_ADMIN` besides in two cases: for probes on perf events, the fallback for kernels before
+//! 6.6; and for tracepoints (following forks, VM exits) where `kernel.perf_event_paranoid` is above
+//! 2, as Debian and Ubuntu set it. All of them are needed to start only: what is attached stays so.
+//!
+//! Under lockdown's integrity everything works. Under its confidentiality (Linux 6.12) tracepoints,
+//! counters and probes did as well where tracefs was mounted before, but calls by the 32-bit entry
+//! are not told apart ([`SyscallCounter::tells_ia32`]).
 
 pub mod asm;
 pub mod btf;

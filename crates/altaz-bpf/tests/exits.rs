@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use altaz_bpf::{ActiveFilter, BpfError, Exit, ExitCounter, Mmio, TaskFilter};
 use common::{Child, alone, tracefs};
@@ -135,4 +135,30 @@ fn without_kvms_tracepoints_the_module_is_named() {
     std::fs::create_dir(dir.path().join("events")).unwrap();
     let e = ExitCounter::start(dir.path(), &filter).unwrap_err();
     assert!(matches!(e, BpfError::NoEvent { .. }) && e.to_string().contains("modprobe"), "{e}");
+}
+
+/// altaz itself, built beside this test or named by `ALTAZ`.
+fn altaz() -> PathBuf {
+    let deps = std::env::current_exe().unwrap();
+    let profile = deps.parent().unwrap().parent().unwrap();
+    let beside = [profile.join("altaz"), profile.join("../release/altaz")];
+    let named = std::env::var_os("ALTAZ").map(PathBuf::from);
+    let mut places = named.into_iter().chain(beside);
+    places.find(|p| p.is_file()).expect("build altaz first, or name it by ALTAZ")
+}
+
+/// This test, inside a lab whose kvm has the CPU's extension: hypercalls and reasons as well.
+#[test]
+#[ignore = "needs the lab"]
+#[allow(clippy::disallowed_methods, reason = "boots the lab")]
+fn exits_of_a_nested_guest_in_the_lab_are_counted() {
+    let put = format!("{}:/root/exits", std::env::current_exe().unwrap().display());
+    let output = std::process::Command::new(altaz())
+        .args(["lab", "run", "--put", &put, "--", "sh", "-c"])
+        .arg("modprobe kvm_amd && exec /root/exits --ignored --exact every_exit_of_a_small_guest_is_counted_and_a_strangers_is_not")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let shown = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}\n{shown}");
 }
