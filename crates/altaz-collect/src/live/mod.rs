@@ -20,10 +20,14 @@
 mod error;
 pub mod exits;
 pub mod files;
+mod finish;
 pub mod kernel;
+mod news;
 pub mod rows;
 pub mod session;
 pub mod syscalls;
 pub mod userland;
 
 pub use error::LiveError;
+pub use finish::Recorded;
+pub use news::{News, NewsOf};

@@ -14,22 +14,24 @@ use altaz_bpf::{ActiveFilter, BpfError, TaskFilter};
 use altaz_ftrace::functions::FunctionIndex;
 use altaz_ftrace::page::Context as KernelContext;
 use altaz_ftrace::recorder::{Options, Recorder};
-use altaz_profile::{BlindSpot, BoundaryEntry, Calibration, Context, Layer, Phase, Unit, Window};
+use altaz_profile::{BlindSpot, Calibration, Context, Layer, Phase, Window};
 use altaz_target::{Role, Roots, Target};
 
 use super::error::LiveError;
 use super::kernel::{KernelNames, KernelRoots};
+use super::news::{News, NewsOf};
 use super::rows::{Rows, UnitId};
 use super::syscalls::Syscalls;
 use super::userland::Userland;
 use crate::exact::naming::{KERNEL, Target as UnitTarget};
 
-/// How often the target's processes are looked at again.
+/// How often the target's processes are looked at again; more often at first, when a command maps
+/// its libraries.
 const LOOK: Duration = Duration::from_secs(1);
+/// After this long they are looked at for the first time.
+const FIRST_LOOK: Duration = Duration::from_millis(20);
 /// Length of a window when no kernel functions are recorded.
 const WINDOW: Duration = Duration::from_millis(500);
-/// News that nobody fetched are dropped beyond this many; they stay in the profile.
-const NEWS: usize = 65_536;
 /// The kernel's collector has settled when its windows are this long.
 const CALM: Duration = Duration::from_millis(250);
 /// Windows without a new system call after which counting them ends.
@@ -81,48 +83,6 @@ pub struct Names {
 /// A unit of an earlier profile: binary, build-id, offset.
 pub type KnownUnit = (String, Option<String>, u64);
 
-/// Something traversed for the first time.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct News {
-    /// When, `CLOCK_MONOTONIC` ns.
-    pub at_ns: u64,
-    /// What kind of thing.
-    pub what: NewsOf,
-    /// Thread that did it first.
-    pub tid: u32,
-    /// Its process; 0 when it was gone before it could be asked.
-    pub pid: u32,
-    /// Name of the process.
-    pub comm: String,
-    /// Context.
-    pub context: Context,
-}
-
-/// What was traversed for the first time.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NewsOf {
-    /// A function.
-    Function {
-        /// Layer.
-        layer: Layer,
-        /// Binary.
-        binary: String,
-        /// Name; empty where there is none.
-        symbol: String,
-        /// Start of the function.
-        offset: u64,
-        /// The system call that it serves, when it is the entry of one.
-        syscall: Option<String>,
-    },
-    /// An entry point of a boundary.
-    Entry {
-        /// Boundary (`syscall`, `vm-exit`, `port-io` …).
-        boundary: String,
-        /// Entry point.
-        name: String,
-    },
-}
-
 /// What happened in a window.
 #[derive(Debug, Clone, Default)]
 pub struct Step {
@@ -146,55 +106,37 @@ pub struct Step {
 
 /// A recording.
 pub struct Session {
-    plan: Plan,
-    roots: Roots,
-    kernel_roots: KernelRoots,
-    target: Target,
-    kernel: Option<Kernel>,
-    filter: Option<ActiveFilter>,
-    syscalls: Option<Syscalls>,
-    exits: Option<super::exits::Exits>,
-    userland: Option<Userland>,
-    rows: Rows,
-    origin_ns: u64,
-    looked: Instant,
-    news: VecDeque<News>,
-    news_dropped: u64,
-    lost: u64,
-    quiet: u32,
-    calm: bool,
-    comms: HashMap<u32, (u32, String)>,
-    tgid_roles: HashMap<u32, Role>,
-    blind_spots: Vec<BlindSpot>,
-    notes: Vec<String>,
+    pub(super) plan: Plan,
+    pub(super) roots: Roots,
+    pub(super) kernel_roots: KernelRoots,
+    pub(super) target: Target,
+    pub(super) kernel: Option<Kernel>,
+    pub(super) filter: Option<ActiveFilter>,
+    pub(super) syscalls: Option<Syscalls>,
+    pub(super) exits: Option<super::exits::Exits>,
+    pub(super) userland: Option<Userland>,
+    pub(super) rows: Rows,
+    pub(super) origin_ns: u64,
+    pub(super) looked: Instant,
+    pub(super) look_after: Duration,
+    pub(super) news: VecDeque<News>,
+    pub(super) news_dropped: u64,
+    pub(super) lost: u64,
+    pub(super) quiet: u32,
+    pub(super) calm: bool,
+    pub(super) comms: HashMap<u32, (u32, String)>,
+    pub(super) tgid_roles: HashMap<u32, Role>,
+    pub(super) blind_spots: Vec<BlindSpot>,
+    pub(super) notes: Vec<String>,
 }
 
-struct Kernel {
-    recorder: Recorder,
+pub(super) struct Kernel {
+    pub(super) recorder: Recorder,
     /// Only where news must be told from what is known.
-    names: Option<KernelNames>,
-    units: HashMap<FunctionIndex, UnitId>,
-    background: BTreeSet<FunctionIndex>,
-    waiting: u32,
-}
-
-/// What a recording leaves behind.
-#[derive(Debug)]
-pub struct Recorded {
-    /// Windows.
-    pub windows: Vec<Window>,
-    /// Rows.
-    pub units: Vec<Unit>,
-    /// The target, with the boundaries as measured.
-    pub target: Target,
-    /// Known calls against counted ones.
-    pub calibration: Option<Calibration>,
-    /// What was not seen.
-    pub blind_spots: Vec<BlindSpot>,
-    /// What a reader must know.
-    pub notes: Vec<String>,
-    /// Events lost in all windows.
-    pub lost: u64,
+    pub(super) names: Option<KernelNames>,
+    pub(super) units: HashMap<FunctionIndex, UnitId>,
+    pub(super) background: BTreeSet<FunctionIndex>,
+    pub(super) waiting: u32,
 }
 
 impl Session {
@@ -213,6 +155,7 @@ impl Session {
             rows: Rows::default(),
             origin_ns: now_ns(),
             looked: Instant::now(),
+            look_after: FIRST_LOOK,
             news: VecDeque::new(),
             news_dropped: 0,
             lost: 0,
@@ -361,7 +304,8 @@ impl Session {
         }
         self.userland_window()?;
         self.boundary_window()?;
-        if self.looked.elapsed() >= LOOK {
+        if self.looked.elapsed() >= self.look_after {
+            self.look_after = (self.look_after * 2).min(LOOK);
             self.look()?;
         }
         step.units = self.rows.units();
@@ -475,8 +419,12 @@ impl Session {
         Ok(())
     }
 
-    /// Looks for new and ended processes and threads.
-    fn look(&mut self) -> Result<(), LiveError> {
+    /// Looks for new and ended processes and threads, and for newly mapped files. Done by itself
+    /// while recording.
+    ///
+    /// # Errors
+    /// When `/proc` cannot be read, or a collector cannot follow more.
+    pub fn look(&mut self) -> Result<(), LiveError> {
         self.looked = Instant::now();
         let changes = self.target.refresh(&self.roots)?;
         for gone in &changes.gone {
@@ -510,70 +458,6 @@ impl Session {
         }
     }
 
-    fn function_news(&mut self, unit: UnitId, at_ns: u64, tid: u32, context: Context) {
-        let Some(mut target) = self.rows.target(unit).cloned() else { return };
-        if let Some(names) = self.kernel.as_ref().and_then(|k| k.names.as_ref())
-            && target.layer == Layer::HostKernel
-            && let Some(named) = names.target(target.offset)
-        {
-            target = named;
-        }
-        let id = target.build_id.as_deref().map(str::to_owned);
-        if self.plan.known.contains(&(target.binary.to_string(), id, target.offset)) {
-            return;
-        }
-        let syscall = (target.layer == Layer::HostKernel)
-            .then(|| altaz_symbols::syscall_name(&target.symbol).map(str::to_owned))
-            .flatten();
-        let (pid, comm) = self.process_of(tid);
-        self.push_news(News {
-            at_ns,
-            what: NewsOf::Function {
-                layer: target.layer,
-                binary: target.binary.to_string(),
-                symbol: target.symbol.to_string(),
-                offset: target.offset,
-                syscall,
-            },
-            tid,
-            pid,
-            comm,
-            context,
-        });
-    }
-
-    fn push_news(&mut self, news: News) {
-        if self.news.len() >= NEWS {
-            self.news_dropped += 1;
-            return;
-        }
-        self.news.push_back(news);
-    }
-
-    /// Process and name of a thread.
-    fn process_of(&mut self, tid: u32) -> (u32, String) {
-        if let Some(known) = self.comms.get(&tid) {
-            return known.clone();
-        }
-        let found = self
-            .target
-            .processes
-            .iter()
-            .find(|p| p.pid == tid || p.tids.iter().any(|t| t.tid == tid))
-            .map(|p| (p.pid, p.comm.clone()))
-            .or_else(|| process_from_proc(&self.roots.proc, tid))
-            .unwrap_or_default();
-        if self.comms.len() < 4096 {
-            self.comms.insert(tid, found.clone());
-        }
-        found
-    }
-
-    /// News since the last time, and how many were dropped because nobody fetched them.
-    pub fn take_news(&mut self) -> (Vec<News>, u64) {
-        (self.news.drain(..).collect(), std::mem::take(&mut self.news_dropped))
-    }
-
     /// Coverage of the layer that is covered least, of those with units; `None` while it cannot be
     /// said, or must not be because the calibration failed.
     pub fn coverage(&self) -> Option<f64> {
@@ -604,106 +488,6 @@ impl Session {
         let c = self.kernel.as_ref()?.recorder.calibration();
         Some(Calibration { what: c.what.clone(), made: c.made, counted: c.counted })
     }
-
-    /// Takes the tracing down, then names what it saw.
-    fn finish_kernel(&mut self, kernel: Kernel, background: &mut BTreeSet<UnitId>) {
-        let Kernel { recorder, units, background: functions, waiting, .. } = kernel;
-        let interrupted: BTreeSet<UnitId> =
-            functions.iter().filter_map(|f| units.get(f).copied()).collect();
-        let traceable: Vec<u64> = recorder.functions().iter().map(|(_, f)| f.address).collect();
-        if let Err(error) = recorder.finish() {
-            self.notes.push(format!("tracing could not be taken down cleanly: {error}"));
-        }
-        if waiting > 0 {
-            self.blind_spots.push(BlindSpot {
-                layer: Some(Layer::HostKernel),
-                kind: "not-armed".into(),
-                what: "the recording ended before these kernel functions were watched at all"
-                    .into(),
-                bytes: None,
-                functions: Some(u64::from(waiting)),
-            });
-        }
-        let names = match KernelNames::read(&self.kernel_roots, &self.plan.release) {
-            Ok(names) => names,
-            Err(error) => {
-                self.notes.push(format!(
-                    "kernel functions have the tracer's names, and no sizes: {error}"
-                ));
-                return;
-            }
-        };
-        let mut quiet = BTreeSet::new();
-        let removed = self.rows.rename(|id, target| {
-            if target.layer != Layer::HostKernel {
-                return Some(target.clone());
-            }
-            let named = names.target(target.offset);
-            if let (Some(named), true) = (&named, interrupted.contains(&id)) {
-                quiet.insert((named.binary.clone(), named.offset));
-            }
-            named
-        });
-        background.extend(self.rows.find(|t| quiet.contains(&(t.binary.clone(), t.offset))));
-        if removed > 0 {
-            self.notes.push(format!(
-                "{removed} traced functions are in no symbol table any more (unloaded modules)"
-            ));
-        }
-        self.blind_spots.push(names.not_traceable(traceable));
-    }
-
-    /// Ends the recording, removes what was set up in the kernel, and gives what was seen.
-    pub fn finish(mut self) -> Recorded {
-        let calibration = self.calibration();
-        let mut background = BTreeSet::new();
-        if let Some(kernel) = self.kernel.take() {
-            self.finish_kernel(kernel, &mut background);
-        }
-        if let Some(syscalls) = self.syscalls.take() {
-            let (entries, lost) = syscalls.finish(&mut |tgid| self.process_of(tgid).1);
-            if lost > 0 {
-                self.notes.push(format!("{lost} system calls found no room in the counter"));
-            }
-            for boundary in &mut self.target.boundaries {
-                if boundary.name == "syscall" && boundary.to == Layer::HostKernel {
-                    boundary.entries = of_layer(&entries, boundary.from, &self.tgid_roles);
-                    boundary.exercised = Some(boundary.entries.len() as u32);
-                }
-            }
-        }
-        if let Some(exits) = self.exits.take() {
-            let (counted, lost) = exits.finish();
-            if lost > 0 {
-                self.notes.push(format!("{lost} VM exits found no room in the counter"));
-            }
-            for boundary in &mut self.target.boundaries {
-                if let Some(entries) = counted.get(&boundary.name) {
-                    boundary.exercised = Some(entries.len() as u32);
-                    boundary.entries.clone_from(entries);
-                }
-            }
-        }
-        if let Some(userland) = self.userland.take() {
-            let (spots, notes) = userland.finish();
-            self.blind_spots.extend(spots);
-            self.notes.extend(notes);
-        }
-        let (windows, units) = self.rows.finish(&background);
-        let mut blind_spots = std::mem::take(&mut self.target.blind_spots);
-        blind_spots.append(&mut self.blind_spots);
-        let mut notes = std::mem::take(&mut self.target.notes);
-        notes.append(&mut self.notes);
-        Recorded {
-            windows,
-            units,
-            target: self.target,
-            calibration,
-            blind_spots,
-            notes,
-            lost: self.lost,
-        }
-    }
 }
 
 /// A kernel function until it is named: its address stands for its offset.
@@ -720,39 +504,6 @@ fn unnamed(function: &altaz_ftrace::functions::Function<'_>) -> UnitTarget {
     }
 }
 
-/// The layer whose code makes the system calls of a role's processes.
-fn caller(role: Role) -> Layer {
-    match role {
-        Role::Sentry => Layer::SandboxKernel,
-        Role::Gofer => Layer::SandboxHelper,
-        Role::Vmm => Layer::Vmm,
-        Role::VmmHelper => Layer::VmmHelper,
-        Role::Shim => Layer::HostService,
-        Role::App | Role::Stub | Role::KernelWorker => Layer::App,
-    }
-}
-
-/// The calls that processes of one layer made, most frequent first. A process that nobody saw alive
-/// was forked by the service's own.
-fn of_layer(
-    entries: &[BoundaryEntry],
-    from: Layer,
-    roles: &HashMap<u32, Role>,
-) -> Vec<BoundaryEntry> {
-    let is_of = |tgid: u32| roles.get(&tgid).map_or(Layer::App, |r| caller(*r)) == from;
-    let mut out: Vec<BoundaryEntry> = entries
-        .iter()
-        .filter_map(|entry| {
-            let by_process: Vec<_> =
-                entry.by_process.iter().filter(|p| is_of(p.tgid)).cloned().collect();
-            let count = by_process.iter().map(|p| p.count).sum();
-            (count > 0).then(|| BoundaryEntry { name: entry.name.clone(), count, by_process })
-        })
-        .collect();
-    out.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.name.cmp(&b.name)));
-    out
-}
-
 fn is_worker(process: &altaz_target::Process, _thread: &altaz_target::Thread) -> bool {
     process.role == Role::KernelWorker
 }
@@ -766,41 +517,8 @@ fn context(context: KernelContext) -> Context {
     }
 }
 
-/// Thread group and name of a thread that the target does not list.
-fn process_from_proc(proc: &std::path::Path, tid: u32) -> Option<(u32, String)> {
-    let status = std::fs::read_to_string(proc.join(tid.to_string()).join("status")).ok()?;
-    let field =
-        |name: &str| status.lines().find_map(|l| l.strip_prefix(name)).map(|v| v.trim().to_owned());
-    Some((field("Tgid:")?.parse().ok()?, field("Name:")?))
-}
-
 /// `CLOCK_MONOTONIC`, ns.
 pub(crate) fn now_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     (now.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec as u64)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use altaz_profile::ProcessCount;
-
-    #[test]
-    fn each_layer_has_the_calls_of_its_own_processes() {
-        let by = |tgid, count| ProcessCount { tgid, comm: String::new(), count };
-        let entry = |name: &str, by_process: Vec<ProcessCount>| BoundaryEntry {
-            name: name.into(),
-            count: by_process.iter().map(|p| p.count).sum(),
-            by_process,
-        };
-        let all = [entry("read", vec![by(1, 5), by(2, 1)]), entry("futex", vec![by(2, 9)])];
-        let roles = HashMap::from([(1, Role::Gofer), (2, Role::Sentry)]);
-        let names = |from| -> Vec<_> {
-            of_layer(&all, from, &roles).into_iter().map(|e| (e.name, e.count)).collect()
-        };
-        assert_eq!(names(Layer::SandboxHelper), [("read".to_owned(), 5)]);
-        let sentry = [("futex".to_owned(), 9), ("read".to_owned(), 1)];
-        assert_eq!(names(Layer::SandboxKernel), sentry);
-        assert!(names(Layer::App).is_empty());
-    }
 }

@@ -53,6 +53,8 @@ pub struct Userland {
     left_out: Vec<BlindSpot>,
     notes: BTreeSet<String>,
     shadow_stack: bool,
+    /// The file that altaz itself runs.
+    own: Option<FileKey>,
 }
 
 /// One file in one layer.
@@ -94,6 +96,7 @@ impl Userland {
             left_out: Vec::new(),
             notes: BTreeSet::new(),
             shadow_stack: false,
+            own: file_of(&roots.proc, std::process::id()),
         };
         for tried in this.proof.disagreed() {
             this.notes.insert(format!(
@@ -111,6 +114,10 @@ impl Userland {
         let mut found: Vec<(MappedFile, BTreeMap<Layer, Vec<u32>>)> = Vec::new();
         for process in &target.processes {
             if matches!(process.role, Role::KernelWorker | Role::Stub) {
+                continue;
+            }
+            // A command that has not begun yet is still altaz.
+            if self.own.is_some() && file_of(&roots.proc, process.pid) == self.own {
                 continue;
             }
             self.shadow_stack |= uses_shadow_stack(&roots.proc, process.pid);
@@ -327,6 +334,13 @@ impl File {
         }
         Ok(())
     }
+}
+
+/// The file that a process runs.
+fn file_of(proc: &Path, pid: u32) -> Option<FileKey> {
+    use std::os::unix::fs::MetadataExt;
+    let meta = std::fs::metadata(proc.join(pid.to_string()).join("exe")).ok()?;
+    Some(FileKey { device: meta.dev(), inode: meta.ino() })
 }
 
 /// What of a file is not probed: one line a file, with the reasons.

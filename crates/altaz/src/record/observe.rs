@@ -71,7 +71,10 @@ pub(crate) fn begin(
         Some(_) => String::new(),
         None => posture::image_id(&found),
     };
-    cx.ui.note(&format!("observing {}", found.what));
+    match &held {
+        Some(held) => cx.ui.note(&format!("observing {name}, process {}", held.pid)),
+        None => cx.ui.note(&format!("observing {}", found.what)),
+    }
     let mut what_they_may = match &held {
         Some(_) => Vec::new(),
         None => posture::read(&roots, &mut found),
@@ -116,6 +119,7 @@ pub(crate) fn begin(
     if command.is_some() {
         // Now it is the command that the process may be asked about.
         std::thread::sleep(SETTLE);
+        session.look()?;
         what_they_may = posture::read(&roots, session.target_mut());
     }
     Ok(Observation {

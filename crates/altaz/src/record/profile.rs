@@ -1,6 +1,6 @@
 //! What was recorded becomes a profile.
 
-use altaz_collect::live::session::Recorded;
+use altaz_collect::live::Recorded;
 use altaz_profile::{
     Host, Instrument, InstrumentKind, LoadSummary, Manifest, Posture, Profile, SCHEMA,
 };

@@ -8,7 +8,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use altaz_collect::live::session::{KnownUnit, News, NewsOf};
+use altaz_collect::live::session::KnownUnit;
+use altaz_collect::live::{News, NewsOf};
 use altaz_profile::{Phase, Profile, file};
 use anyhow::Context as _;
 use serde_json::{Value, json};

@@ -1,0 +1,189 @@
+//! The end of a recording: everything is taken down first, then named and put together.
+
+use std::collections::{BTreeSet, HashMap};
+
+use altaz_profile::{BlindSpot, BoundaryEntry, Calibration, Layer, Unit, Window};
+use altaz_target::{Role, Target};
+
+use super::kernel::KernelNames;
+use super::rows::UnitId;
+use super::session::{Kernel, Session};
+
+/// What a recording leaves behind.
+#[derive(Debug)]
+pub struct Recorded {
+    /// Windows.
+    pub windows: Vec<Window>,
+    /// Rows.
+    pub units: Vec<Unit>,
+    /// The target, with the boundaries as measured.
+    pub target: Target,
+    /// Known calls against counted ones.
+    pub calibration: Option<Calibration>,
+    /// What was not seen.
+    pub blind_spots: Vec<BlindSpot>,
+    /// What a reader must know.
+    pub notes: Vec<String>,
+    /// Events lost in all windows.
+    pub lost: u64,
+}
+
+impl Session {
+    /// Takes the tracing down, then names what it saw.
+    fn finish_kernel(&mut self, kernel: Kernel, background: &mut BTreeSet<UnitId>) {
+        let Kernel { recorder, units, background: functions, waiting, .. } = kernel;
+        let interrupted: BTreeSet<UnitId> =
+            functions.iter().filter_map(|f| units.get(f).copied()).collect();
+        let traceable: Vec<u64> = recorder.functions().iter().map(|(_, f)| f.address).collect();
+        if let Err(error) = recorder.finish() {
+            self.notes.push(format!("tracing could not be taken down cleanly: {error}"));
+        }
+        if waiting > 0 {
+            self.blind_spots.push(BlindSpot {
+                layer: Some(Layer::HostKernel),
+                kind: "not-armed".into(),
+                what: "the recording ended before these kernel functions were watched at all"
+                    .into(),
+                bytes: None,
+                functions: Some(u64::from(waiting)),
+            });
+        }
+        let names = match KernelNames::read(&self.kernel_roots, &self.plan.release) {
+            Ok(names) => names,
+            Err(error) => {
+                self.notes.push(format!(
+                    "kernel functions have the tracer's names, and no sizes: {error}"
+                ));
+                return;
+            }
+        };
+        let mut quiet = BTreeSet::new();
+        let removed = self.rows.rename(|id, target| {
+            if target.layer != Layer::HostKernel {
+                return Some(target.clone());
+            }
+            let named = names.target(target.offset);
+            if let (Some(named), true) = (&named, interrupted.contains(&id)) {
+                quiet.insert((named.binary.clone(), named.offset));
+            }
+            named
+        });
+        background.extend(self.rows.find(|t| quiet.contains(&(t.binary.clone(), t.offset))));
+        if removed > 0 {
+            self.notes.push(format!(
+                "{removed} traced functions are in no symbol table any more (unloaded modules)"
+            ));
+        }
+        self.blind_spots.push(names.not_traceable(traceable));
+    }
+
+    /// Ends the recording, removes what was set up in the kernel, and gives what was seen.
+    pub fn finish(mut self) -> Recorded {
+        let calibration = self.calibration();
+        let mut background = BTreeSet::new();
+        if let Some(kernel) = self.kernel.take() {
+            self.finish_kernel(kernel, &mut background);
+        }
+        if let Some(syscalls) = self.syscalls.take() {
+            let (entries, lost) = syscalls.finish(&mut |tgid| self.process_of(tgid).1);
+            if lost > 0 {
+                self.notes.push(format!("{lost} system calls found no room in the counter"));
+            }
+            for boundary in &mut self.target.boundaries {
+                if boundary.name == "syscall" && boundary.to == Layer::HostKernel {
+                    boundary.entries = of_layer(&entries, boundary.from, &self.tgid_roles);
+                    boundary.exercised = Some(boundary.entries.len() as u32);
+                }
+            }
+        }
+        if let Some(exits) = self.exits.take() {
+            let (counted, lost) = exits.finish();
+            if lost > 0 {
+                self.notes.push(format!("{lost} VM exits found no room in the counter"));
+            }
+            for boundary in &mut self.target.boundaries {
+                if let Some(entries) = counted.get(&boundary.name) {
+                    boundary.exercised = Some(entries.len() as u32);
+                    boundary.entries.clone_from(entries);
+                }
+            }
+        }
+        if let Some(userland) = self.userland.take() {
+            let (spots, notes) = userland.finish();
+            self.blind_spots.extend(spots);
+            self.notes.extend(notes);
+        }
+        let (windows, units) = self.rows.finish(&background);
+        let mut blind_spots = std::mem::take(&mut self.target.blind_spots);
+        blind_spots.append(&mut self.blind_spots);
+        let mut notes = std::mem::take(&mut self.target.notes);
+        notes.append(&mut self.notes);
+        Recorded {
+            windows,
+            units,
+            target: self.target,
+            calibration,
+            blind_spots,
+            notes,
+            lost: self.lost,
+        }
+    }
+}
+
+/// The layer whose code makes the system calls of a role's processes.
+fn caller(role: Role) -> Layer {
+    match role {
+        Role::Sentry => Layer::SandboxKernel,
+        Role::Gofer => Layer::SandboxHelper,
+        Role::Vmm => Layer::Vmm,
+        Role::VmmHelper => Layer::VmmHelper,
+        Role::Shim => Layer::HostService,
+        Role::App | Role::Stub | Role::KernelWorker => Layer::App,
+    }
+}
+
+/// The calls that processes of one layer made, most frequent first. A process that nobody saw alive
+/// was forked by the service's own.
+fn of_layer(
+    entries: &[BoundaryEntry],
+    from: Layer,
+    roles: &HashMap<u32, Role>,
+) -> Vec<BoundaryEntry> {
+    let is_of = |tgid: u32| roles.get(&tgid).map_or(Layer::App, |r| caller(*r)) == from;
+    let mut out: Vec<BoundaryEntry> = entries
+        .iter()
+        .filter_map(|entry| {
+            let by_process: Vec<_> =
+                entry.by_process.iter().filter(|p| is_of(p.tgid)).cloned().collect();
+            let count = by_process.iter().map(|p| p.count).sum();
+            (count > 0).then(|| BoundaryEntry { name: entry.name.clone(), count, by_process })
+        })
+        .collect();
+    out.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.name.cmp(&b.name)));
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use altaz_profile::ProcessCount;
+
+    #[test]
+    fn each_layer_has_the_calls_of_its_own_processes() {
+        let by = |tgid, count| ProcessCount { tgid, comm: String::new(), count };
+        let entry = |name: &str, by_process: Vec<ProcessCount>| BoundaryEntry {
+            name: name.into(),
+            count: by_process.iter().map(|p| p.count).sum(),
+            by_process,
+        };
+        let all = [entry("read", vec![by(1, 5), by(2, 1)]), entry("futex", vec![by(2, 9)])];
+        let roles = HashMap::from([(1, Role::Gofer), (2, Role::Sentry)]);
+        let names = |from| -> Vec<_> {
+            of_layer(&all, from, &roles).into_iter().map(|e| (e.name, e.count)).collect()
+        };
+        assert_eq!(names(Layer::SandboxHelper), [("read".to_owned(), 5)]);
+        let sentry = [("futex".to_owned(), 9), ("read".to_owned(), 1)];
+        assert_eq!(names(Layer::SandboxKernel), sentry);
+        assert!(names(Layer::App).is_empty());
+    }
+}
