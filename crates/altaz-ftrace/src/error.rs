@@ -30,7 +30,9 @@ pub enum FtraceError {
         offers: String,
     },
     /// Function tracing is switched off for the whole kernel.
-    #[error("kernel.ftrace_enabled is 0: no function is traced for anybody; sysctl kernel.ftrace_enabled=1")]
+    #[error(
+        "kernel.ftrace_enabled is 0: no function is traced for anybody; sysctl kernel.ftrace_enabled=1"
+    )]
     SwitchedOff,
     /// tracefs is mounted read-only.
     #[error("{path}: tracefs is read-only; remount it: mount -o remount,rw TRACEFS")]
@@ -58,7 +60,9 @@ pub enum FtraceError {
         mode: String,
     },
     /// No memory for the ring buffer, even at the smallest size.
-    #[error("no memory for a ring buffer of {kb} kB on each CPU; free memory, or ask for a smaller buffer")]
+    #[error(
+        "no memory for a ring buffer of {kb} kB on each CPU; free memory, or ask for a smaller buffer"
+    )]
     Memory {
         /// The smallest size that was tried, in kB a CPU.
         kb: u32,

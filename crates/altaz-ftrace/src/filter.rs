@@ -14,6 +14,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::error::FtraceError;
 use crate::instance::Instance;
+use crate::quiet::quietly;
 
 /// Which of an instance's filters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,9 +57,14 @@ pub fn change(
     lines: impl IntoIterator<Item = u32>,
 ) -> Result<Duration, FtraceError> {
     let path = instance.file(filter.file());
-    let started = cpu_time();
-    write_tokens(&path, change, lines).map_err(|e| FtraceError::from_io(&path, "filtering", e))?;
-    Ok(cpu_time().saturating_sub(started))
+    let lines: Vec<u32> = lines.into_iter().collect();
+    let (result, took) = quietly(|| {
+        let started = cpu_time();
+        let result = write_tokens(&path, change, lines);
+        (result, cpu_time().saturating_sub(started))
+    });
+    result.map_err(|e| FtraceError::from_io(&path, "filtering", e))?;
+    Ok(took)
 }
 
 /// CPU time of this thread.

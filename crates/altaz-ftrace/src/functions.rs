@@ -112,7 +112,8 @@ impl FunctionTable {
         lines: impl Iterator<Item = Option<(u64, String, Option<String>)>>,
     ) -> Reload {
         let mut reload = Reload::default();
-        let before: Vec<u32> = self.entries.iter_mut().map(|e| std::mem::take(&mut e.line)).collect();
+        let before: Vec<u32> =
+            self.entries.iter_mut().map(|e| std::mem::take(&mut e.line)).collect();
         for (number, line) in (1u32..).zip(lines) {
             let Some((address, name, module)) = line else { continue };
             if name.starts_with(INVALID) || address == 0 {

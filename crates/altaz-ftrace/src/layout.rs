@@ -99,11 +99,19 @@ impl Layout {
         header(header_event)?;
         let timestamp = field(header_page, "timestamp")?;
         if timestamp != (0, 8) {
-            return Err(LayoutError::Size { name: "timestamp", size: timestamp.1, expected: "8, first" });
+            return Err(LayoutError::Size {
+                name: "timestamp",
+                size: timestamp.1,
+                expected: "8, first",
+            });
         }
         let (commit, commit_size) = field(header_page, "commit")?;
         if !matches!(commit_size, 4 | 8) {
-            return Err(LayoutError::Size { name: "commit", size: commit_size, expected: "4 or 8" });
+            return Err(LayoutError::Size {
+                name: "commit",
+                size: commit_size,
+                expected: "4 or 8",
+            });
         }
         let (data, data_size) = field(header_page, "data")?;
         let page_size = data.saturating_add(data_size);
@@ -128,11 +136,12 @@ impl Layout {
             parent: sized("parent_ip", 8).ok(),
             len: 0,
         };
-        record.len = [record.kind + 2, record.flags + 1, record.preempt + 1, record.pid + 4, record.ip + 8]
-            .into_iter()
-            .chain(record.parent.map(|p| p + 8))
-            .max()
-            .unwrap_or(0);
+        record.len =
+            [record.kind + 2, record.flags + 1, record.preempt + 1, record.pid + 4, record.ip + 8]
+                .into_iter()
+                .chain(record.parent.map(|p| p + 8))
+                .max()
+                .unwrap_or(0);
         let function_id = function_format
             .lines()
             .find_map(|l| l.strip_prefix("ID:")?.trim().parse().ok())

@@ -8,6 +8,7 @@ pub mod instance;
 pub mod layout;
 pub mod pace;
 pub mod page;
+mod quiet;
 pub mod recorder;
 pub mod ring;
 mod sources;

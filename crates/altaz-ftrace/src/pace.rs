@@ -14,6 +14,8 @@ pub struct Pace {
     pub share: f64,
     /// Share of the machine's idle CPU time that arming may take besides, 0 to 1.
     pub idle_share: f64,
+    /// Everything is armed after about this time, even if it takes a larger share.
+    pub arm_within: Duration,
     /// Length of the first windows after a slice was armed.
     pub burst: Duration,
     /// Longest window.
@@ -24,8 +26,9 @@ impl Default for Pace {
     fn default() -> Self {
         Self {
             slice: 1024,
-            share: 0.03,
+            share: 0.02,
             idle_share: 0.25,
+            arm_within: Duration::from_secs(60),
             burst: Duration::from_millis(4),
             max_window: Duration::from_millis(500),
         }
@@ -34,7 +37,7 @@ impl Default for Pace {
 
 /// A service that loses more than this share of its time to events gets short windows, so that what it calls is
 /// seen in three of them, and disarmed, soon.
-const DEAR: f64 = 0.01;
+const DEAR: f64 = 0.05;
 /// Windows after a slice was armed before the next one is: what the service calls all the time is disarmed then.
 pub const BURSTS: u8 = crate::tally::ENOUGH;
 /// Functions that are ready but cheap are disarmed after this long all the same.
@@ -105,6 +108,12 @@ impl Disarming {
     }
 }
 
+/// The same, but so that `slices` more of them fit into the `left` time.
+pub fn rest_within(rest: Duration, took: Duration, left: Duration, slices: usize) -> Duration {
+    let each = left / u32::try_from(slices.max(1)).unwrap_or(u32::MAX);
+    rest.min(each.saturating_sub(took))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -134,6 +143,14 @@ mod tests {
         assert_eq!(rest_after(&pace, 80 * MS, 4, 1.0), Duration::ZERO, "an idle machine");
         assert!(rest_after(&pace, 80 * MS, 2, 0.2) < rest / 2);
         assert!(rest_after(&Pace { share: f64::MIN_POSITIVE, ..pace }, MS, 1, 0.0) <= 1000 * MS);
+    }
+
+    #[test]
+    fn arming_that_would_take_too_long_hurries() {
+        assert_eq!(rest_within(900 * MS, 100 * MS, 40_000 * MS, 10), 900 * MS);
+        assert_eq!(rest_within(900 * MS, 100 * MS, 4000 * MS, 10), 300 * MS);
+        assert_eq!(rest_within(900 * MS, 100 * MS, Duration::ZERO, 10), Duration::ZERO);
+        assert_eq!(rest_within(900 * MS, 100 * MS, 4000 * MS, 0), 900 * MS);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::filter::{self, Change, Filter};
 use crate::functions::{FunctionIndex, FunctionTable};
 use crate::instance::{self, Instance};
 use crate::pace::{self, Disarming, Pace};
+use crate::quiet::quietly;
 use crate::ring::{Drained, Rings};
 use crate::sources::{self, Idle, Modules};
 use crate::tally::{Seen, Tally};
@@ -96,6 +97,7 @@ pub struct Recorder {
     window: Duration,
     /// Short windows to come, since the last slice.
     bursts: u8,
+    started: Instant,
     /// No slice before this moment.
     arm_after: Instant,
     begin_ns: u64,
@@ -134,7 +136,7 @@ impl Recorder {
         let instance = Instance::create(tracefs, proc)?;
         let layout = sources::layout(tracefs)?;
         let modules = Modules::read(tracefs, proc);
-        let table = sources::table(tracefs, proc)?;
+        let table = quietly(|| sources::table(tracefs, proc))?;
         instance.write("trace_clock", "mono")?;
         // Wakes a reader when a quarter is full, and not before; kernels that do not know it wake at once.
         let _ = instance.write("buffer_percent", "25");
@@ -163,6 +165,7 @@ impl Recorder {
             table,
             window: options.pace.burst,
             bursts: 0,
+            started: Instant::now(),
             arm_after: Instant::now(),
             begin_ns: now_ns(),
             buffer_kb,
@@ -316,6 +319,9 @@ impl Recorder {
     fn rest(&mut self, took: Duration) {
         let idle = self.idle.since_last(&self.options.proc).unwrap_or(0.0);
         let rest = pace::rest_after(&self.options.pace, took, self.cpus, idle);
+        let left = self.options.pace.arm_within.saturating_sub(self.started.elapsed());
+        let slices = self.waiting.len().div_ceil(self.options.pace.slice.max(1));
+        let rest = pace::rest_within(rest, took, left, slices);
         self.arm_after = self.arm_after.max(Instant::now()) + rest;
     }
 
@@ -342,7 +348,8 @@ impl Recorder {
             return Ok(false);
         }
         self.modules = modules;
-        let reload = sources::reload(tracefs, proc, &mut self.table)?;
+        let table = &mut self.table;
+        let reload = quietly(|| sources::reload(tracefs, proc, table))?;
         self.tally.grow(self.table.len());
         // The kernel forgets the filters of a module that goes; its functions come back armed or waiting.
         for &function in reload.added.iter().chain(&reload.removed) {
@@ -371,7 +378,9 @@ impl Recorder {
         self.armed = self
             .table
             .iter()
-            .filter(|(i, f)| f.line.is_some() && !self.tally.is_disarmed(*i) && !waiting.contains(i))
+            .filter(|(i, f)| {
+                f.line.is_some() && !self.tally.is_disarmed(*i) && !waiting.contains(i)
+            })
             .count();
         Ok(true)
     }
@@ -413,9 +422,16 @@ fn pids(tids: &[u32]) -> String {
 
 /// Only tracing itself calls these: armed last.
 fn is_tracing(name: &str) -> bool {
-    ["__traceiter_", "__probestub_", "trace_event_raw_event_", "perf_trace_", "trace_raw_output_", "__bpf_trace_"]
-        .iter()
-        .any(|p| name.starts_with(p))
+    [
+        "__traceiter_",
+        "__probestub_",
+        "trace_event_raw_event_",
+        "perf_trace_",
+        "trace_raw_output_",
+        "__bpf_trace_",
+    ]
+    .iter()
+    .any(|p| name.starts_with(p))
 }
 
 /// All functions but the one that is armed already, in the order in which they are armed.

@@ -232,10 +232,7 @@ mod tests {
     fn a_cpu_that_comes_late_is_read_and_one_that_goes_is_not_fatal() {
         let dir = tree();
         let cpu = |n: u32| dir.path().join(format!("per_cpu/cpu{n}"));
-        assert!(matches!(
-            Rings::open(dir.path(), Layout::usual()),
-            Err(FtraceError::Io { .. })
-        ));
+        assert!(matches!(Rings::open(dir.path(), Layout::usual()), Err(FtraceError::Io { .. })));
         fs::write(cpu(0).join("trace_pipe_raw"), page(7, 0)).unwrap();
         let mut rings = Rings::open(dir.path(), Layout::usual()).unwrap();
         assert_eq!(rings.cpus(), 3);

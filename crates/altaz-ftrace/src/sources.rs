@@ -25,7 +25,8 @@ pub(crate) fn table(tracefs: &Path, proc: &Path) -> Result<FunctionTable, Ftrace
     if table.is_empty() {
         return Err(FtraceError::Format {
             path: tracefs.join("available_filter_functions"),
-            reason: "no function in it has an address (kernel.kptr_restrict=2 hides them)".to_owned(),
+            reason: "no function in it has an address (kernel.kptr_restrict=2 hides them)"
+                .to_owned(),
         });
     }
     Ok(table)
@@ -110,7 +111,8 @@ mod tests {
         assert_eq!(before, look("tun 61440 3 vhost_net, Live 0xffffffffc0a10000\n"));
         assert_ne!(before, look("tap 61440 2 - Live 0xffffffffc0a10000\n"));
         assert_ne!(before, look("tun 61440 2 - Live 0xffffffffc0a20000\n"));
-        fs::write(dir.path().join("dyn_ftrace_total_info"), "43856 pages:189 groups: 24\n").unwrap();
+        fs::write(dir.path().join("dyn_ftrace_total_info"), "43856 pages:189 groups: 24\n")
+            .unwrap();
         assert_ne!(before, look("tun 61440 2 - Live 0xffffffffc0a10000\n"));
     }
 

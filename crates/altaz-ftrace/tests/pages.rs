@@ -36,16 +36,28 @@ fn page(items: &[Item]) -> Page {
 fn a_page_of_a_debian_kernel_is_decoded() {
     // The first bytes of a page that Linux 6.12 wrote: its header and three records.
     let words: [u64; 12] = [
-        0x2_8641_9398, 84, 0x1_0000_0006, 0x85cc_47e4_0000_00d1, 0x8522_298b_ffff_ffff,
-        0x00c0_50e6_ffff_ffff, 0xd1_0000_0001, 0xffff_ffff_8518_9930, 0xffff_ffff_8532_0001,
-        0x0000_0001_0000_00c6, 0x8518_9940_0000_00d1, 0xffff_ffff,
+        0x2_8641_9398,
+        84,
+        0x1_0000_0006,
+        0x85cc_47e4_0000_00d1,
+        0x8522_298b_ffff_ffff,
+        0x00c0_50e6_ffff_ffff,
+        0xd1_0000_0001,
+        0xffff_ffff_8518_9930,
+        0xffff_ffff_8532_0001,
+        0x0000_0001_0000_00c6,
+        0x8518_9940_0000_00d1,
+        0xffff_ffff,
     ];
     let mut bytes: Vec<u8> = words.iter().flat_map(|w| w.to_ne_bytes()).collect();
     bytes.resize(4096, 0);
     let (events, summary) = events(&bytes);
     assert_eq!(events.len(), 3);
     assert!(!summary.damaged);
-    assert_eq!(events[0], Event { ip: 0xffff_ffff_85cc_47e4, tid: 0xd1, flags: 0, preempt: 0, at: 0x2_8641_9398 });
+    assert_eq!(
+        events[0],
+        Event { ip: 0xffff_ffff_85cc_47e4, tid: 0xd1, flags: 0, preempt: 0, at: 0x2_8641_9398 }
+    );
     assert_eq!(events[1].ip, 0xffff_ffff_8518_9930);
     assert_eq!(events[1].at, 0x2_8641_9398 + (0x00c0_50e6 >> 5));
 }
@@ -54,7 +66,13 @@ fn a_page_of_a_debian_kernel_is_decoded() {
 fn time_passes_by_deltas_extends_and_stamps() {
     let stamp = (3 << 59) | 77_000_000_000;
     let mut long_ago = Page::new(4096, 3 << 59);
-    for item in [call(1), Item::Extend { delta: 5_000_000_000 }, call(2), Item::Stamp { at: stamp }, call(3)] {
+    for item in [
+        call(1),
+        Item::Extend { delta: 5_000_000_000 },
+        call(2),
+        Item::Stamp { at: stamp },
+        call(3),
+    ] {
         assert!(long_ago.push(&item));
     }
     let (events, _) = events(&long_ago.finish(0, None));
@@ -71,7 +89,10 @@ fn what_is_no_call_is_stepped_over() {
         call(6),
     ];
     let (events, summary) = events(&page(&items).finish(0, None));
-    assert_eq!(events.iter().map(|e| (e.ip, e.at)).collect::<Vec<_>>(), [(IP + 8, 1_000_009), (IP, 1_000_015)]);
+    assert_eq!(
+        events.iter().map(|e| (e.ip, e.at)).collect::<Vec<_>>(),
+        [(IP + 8, 1_000_009), (IP, 1_000_015)]
+    );
     assert_eq!((summary.others, summary.damaged), (1, false));
 }
 
@@ -124,9 +145,8 @@ fn damage_is_told_and_what_was_before_it_is_kept() {
 
 #[test]
 fn the_context_is_the_innermost() {
-    let contexts: Vec<_> = [0x00, 0x01, 0x80, 0x10, 0x08, 0x18, 0x40, 0x50]
-        .map(Context::from_flags)
-        .to_vec();
+    let contexts: Vec<_> =
+        [0x00, 0x01, 0x80, 0x10, 0x08, 0x18, 0x40, 0x50].map(Context::from_flags).to_vec();
     use Context::{Hardirq, Softirq, Task};
     assert_eq!(contexts, [Task, Task, Task, Softirq, Hardirq, Hardirq, Hardirq, Hardirq]);
 }

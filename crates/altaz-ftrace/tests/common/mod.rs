@@ -92,7 +92,7 @@ impl Page {
         let commit = (self.bytes.len() - 16) as u64 | flags;
         self.bytes[8..16].copy_from_slice(&commit.to_ne_bytes());
         self.bytes.extend(lost.into_iter().flat_map(u64::to_ne_bytes));
-        self.bytes.resize(self.size, 0);
+        self.bytes.resize(self.bytes.len().max(self.size), 0);
         self.bytes
     }
 }
