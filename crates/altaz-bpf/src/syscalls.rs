@@ -9,14 +9,16 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::asm::Reg::{R0, R1, R3, R6, R7, R8, R9, R10};
+use crate::asm::Reg::{R0, R1, R2, R3, R6, R7, R8, R9, R10};
 use crate::asm::{Alu, Asm, Cond, Helper, Size};
 use crate::btf;
 use crate::counting::Counts;
 use crate::error::BpfError;
 use crate::filter::ActiveFilter;
 use crate::link::Link;
+use crate::map::MmapArray;
 use crate::program::{Kind, Program};
 
 /// Pairs of thread group and number that are counted apart, unless said otherwise.
@@ -89,6 +91,8 @@ enum Compat {
 #[derive(Debug)]
 pub struct SyscallCounter {
     counts: Counts<3>,
+    /// A word for each number below [`NUMBERS`]: not zero, and its calls are let pass at once.
+    settled: MmapArray,
     program: Program,
     compat: Compat,
     _link: Link,
@@ -109,8 +113,9 @@ impl SyscallCounter {
     /// As [`SyscallCounter::start`].
     pub fn with_entries(filter: &ActiveFilter, entries: u32) -> Result<Self, BpfError> {
         let counts = Counts::new("altaz_calls", entries)?;
+        let settled = MmapArray::new("altaz_settled", 1, NUMBERS.unsigned_abs())?;
         let load = |compat| {
-            let asm = program(filter, &counts, compat);
+            let asm = program(filter, &counts, &settled, compat);
             Program::load(Kind::RawTracepoint, "altaz_sys_enter", asm)
         };
         let mut compat = find_compat(Path::new("/sys"));
@@ -123,7 +128,7 @@ impl SyscallCounter {
             loaded => loaded?,
         };
         let link = Link::raw_tracepoint(&program, "sys_enter")?;
-        Ok(Self { counts, program, compat, _link: link })
+        Ok(Self { counts, settled, program, compat, _link: link })
     }
 
     /// Whether calls by the 32-bit entry are told apart; if not, they are counted as native ones
@@ -162,6 +167,35 @@ impl SyscallCounter {
         Ok(self.counts.full() + self.program.misses()?.unwrap_or(0))
     }
 
+    fn settled(&self, nr: u32) -> Option<&AtomicU64> {
+        self.settled.entry(0)?.get(nr as usize)
+    }
+
+    /// From now on lets calls pass uncounted whose number any process was counted with: what is
+    /// left to see is news, and calls that are none cost next to nothing. Returns how many numbers
+    /// have settled. Calls by the 32-bit entry under a settled number pass as well.
+    ///
+    /// # Errors
+    /// When the kernel refuses to tell what was counted.
+    pub fn settle(&self) -> Result<u32, BpfError> {
+        for c in self.counts()? {
+            if let Call { abi: Abi::Native, nr: Some(nr) } = c.call
+                && let Some(word) = self.settled(nr)
+            {
+                word.store(1, Ordering::Relaxed);
+            }
+        }
+        let words = self.settled.entry(0).unwrap_or_default();
+        Ok(words.iter().filter(|w| w.load(Ordering::Relaxed) != 0).count() as u32)
+    }
+
+    /// Counts every call again.
+    pub fn unsettle(&self) {
+        for word in self.settled.entry(0).unwrap_or_default() {
+            word.store(0, Ordering::Relaxed);
+        }
+    }
+
     /// Makes `made` calls of `getppid` and looks how many were counted. The calls do not stay in
     /// the counts. Nobody else's calls are disturbed.
     ///
@@ -171,6 +205,7 @@ impl SyscallCounter {
         let own = std::process::id();
         let getppid = [own, libc::SYS_getppid as u32, 0];
         self.counts.map.remove(getppid)?;
+        let settled = self.settled(libc::SYS_getppid as u32).map(|w| w.swap(0, Ordering::SeqCst));
         self.counts
             .calibrate_thread(rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned());
         for _ in 0..made {
@@ -178,6 +213,9 @@ impl SyscallCounter {
             let _ = rustix::process::getppid();
         }
         self.counts.calibrate_thread(0);
+        if let (Some(word), Some(was)) = (self.settled(libc::SYS_getppid as u32), settled) {
+            word.store(was, Ordering::SeqCst);
+        }
         let counted = self.counts.map.get(getppid)?.unwrap_or(0);
         for ([tgid, nr, abi], _) in self.counts.map.all()? {
             if tgid == own {
@@ -213,22 +251,28 @@ fn find_compat(sys: &Path) -> Compat {
 
 /// The arguments of `sys_enter` are `(struct pt_regs *regs, long id)`; the calibration would not
 /// reconcile if they were others.
-fn program(filter: &ActiveFilter, counts: &Counts<3>, compat: Compat) -> Asm {
+fn program(filter: &ActiveFilter, counts: &Counts<3>, settled: &MmapArray, compat: Compat) -> Asm {
     const KEY: i16 = Counts::<3>::KEY;
     const SCRATCH: i16 = Counts::<3>::FREE;
     let mut asm = Asm::new();
     let (out, write) = (asm.label(), asm.label());
     let a = &mut asm;
-    a.mov_reg(R6, R1);
-    filter.emit(a, Some(counts.control()), out);
+    let count = a.label();
     // The kernel looks at 32 bits of it.
-    a.load(Size::B4, R8, R6, 8).mov(R9, 0);
+    a.mov_reg(R6, R1).load(Size::B4, R8, R6, 8);
+    // Before anything else, as it is the way of nearly all calls in the end.
+    a.jump_if(Cond::GreaterEqual, R8, NUMBERS, count);
+    a.mov_reg(R1, R8).alu(Alu::LeftShift, R1, 3).map_value(R2, settled.raw(), 0);
+    a.alu_reg(Alu::Add, R2, R1).load(Size::B8, R1, R2, 0).jump_if(Cond::NotEqual, R1, 0, out);
+    a.bind(count);
+    filter.emit(a, Some(counts.control()), out);
+    a.mov(R9, 0);
     if let Compat::Status(offset) = compat {
         let native = a.label();
         a.call(Helper::CurrentTask).mov_reg(R3, R0).alu(Alu::Add, R3, offset.cast_signed());
         a.store_imm(Size::B8, R10, SCRATCH, 0);
         a.mov_reg(R1, R10).alu(Alu::Add, R1, SCRATCH.into());
-        a.mov(crate::asm::Reg::R2, 4).call(Helper::ProbeReadKernel);
+        a.mov(R2, 4).call(Helper::ProbeReadKernel);
         a.load(Size::B4, R1, R10, SCRATCH).alu(Alu::And, R1, TS_COMPAT);
         a.jump_if(Cond::Equal, R1, 0, native).mov(R9, 1).bind(native);
     }

@@ -89,6 +89,42 @@ fn the_calibration_counts_exactly_what_was_made_and_leaves_nothing() {
 
 #[test]
 #[ignore = "needs root"]
+fn settled_numbers_pass_and_a_new_one_is_news() {
+    let _alone = alone();
+    let work = |new: libc::c_long| {
+        move || {
+            (0..10).for_each(|_| syscall(libc::SYS_getppid));
+            syscall(new);
+        }
+    };
+    let (first, second) =
+        (Child::held(work(libc::SYS_getuid)), Child::held(work(libc::SYS_getgid)));
+    let third = Child::held(work(libc::SYS_getgid));
+    let filter = follow(first.pid());
+    filter.follow(&[second.pid(), third.pid()]).unwrap();
+    let counter = SyscallCounter::start(&filter).unwrap();
+    first.release().wait();
+    let (before, news) = (counter.counts().unwrap(), counter.news());
+    // getppid, getuid, exit_group and perhaps the end of the wait.
+    assert!((3..=4).contains(&counter.settle().unwrap()), "{before:?}");
+    let pid = second.pid();
+    second.release().wait();
+    let after = counter.counts().unwrap();
+    let new: Vec<_> = after.iter().filter(|c| c.tgid == pid).map(|c| (c.call, c.count)).collect();
+    assert!(new.contains(&(native(libc::SYS_getgid), 1)), "{new:?}");
+    assert!(new.iter().all(|(call, _)| *call != native(libc::SYS_getppid)), "{new:?}");
+    assert_eq!(counter.news(), news + new.len() as u64);
+    assert!(counter.calibrate(100).unwrap().reconciles());
+    counter.unsettle();
+    let pid = third.pid();
+    third.release().wait();
+    let all = counter.counts().unwrap();
+    let getppid = all.iter().find(|c| c.tgid == pid && c.call == native(libc::SYS_getppid));
+    assert_eq!(getppid.map(|c| c.count), Some(10));
+}
+
+#[test]
+#[ignore = "needs root"]
 fn what_finds_the_map_full_is_known_as_lost() {
     let _alone = alone();
     let child = Child::held(|| {
