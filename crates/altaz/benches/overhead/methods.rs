@@ -111,7 +111,7 @@ fn with_altaz(service: &Service<'_>, flags: &str, times: &Times) -> Result<Watch
     let script = format!(
         "rm -f /tmp/a.altaz
          echo armed
-         {ALTAZ} record --quiet {target} {flags} --duration {long} -o /tmp/a.altaz 2>/tmp/altaz.err </dev/null &
+         {ALTAZ} record --quiet {target} {flags} --duration {long}s -o /tmp/a.altaz 2>/tmp/altaz.err </dev/null &
          read line
          kill -INT $!
          code=0

@@ -161,7 +161,7 @@ fn exits(vm: &LabVm, spec: &ServiceSpec, requests: u64) -> Result<Vec<Pair>> {
          sleep 0.5
          perf stat -a -x, -e 'kvm:*' -o /tmp/perf </dev/null >/dev/null 2>&1 &
          perf=$!
-         {ALTAZ} record --quiet --cgroup {CGROUP}/altaz-qemu --duration 600 -o /tmp/exits.altaz \
+         {ALTAZ} record --quiet --cgroup {CGROUP}/altaz-qemu --duration 600s -o /tmp/exits.altaz \
              >/tmp/log 2>&1 </dev/null &
          altaz=$!
          sleep {START}
@@ -211,4 +211,36 @@ fn perf_table(text: &str) -> BTreeMap<String, u64> {
         Some((event.to_owned(), count))
     });
     rows.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_of_strace_is_read_with_and_without_errors() {
+        let text = "% time     seconds  usecs/call     calls    errors syscall
+------ ----------- ----------- --------- --------- ------------------
+ 60.00    0.000600           3       200           read
+ 40.00    0.000400           2       150        12 openat
+------ ----------- ----------- --------- --------- ------------------
+100.00    0.001000           2       350        12 total
+";
+        let table = strace_table(text);
+        assert_eq!(table, BTreeMap::from([("read".to_owned(), 200), ("openat".to_owned(), 150)]));
+    }
+
+    #[test]
+    fn the_table_of_perf_is_read() {
+        let text = "# started on Tue\n\n1503,,kvm:kvm_exit,61234,100.00,,\n<not counted>,,kvm:kvm_pio,0,0.00,,\n";
+        assert_eq!(perf_table(text), BTreeMap::from([("kvm:kvm_exit".to_owned(), 1503)]));
+    }
+
+    #[test]
+    fn a_count_is_off_by_its_share_of_the_others() {
+        let pair = |altaz, other| Pair { what: String::new(), altaz, other };
+        assert_eq!(pair(99, 100).off(), Some(0.01));
+        assert_eq!(pair(1, 0).off(), None);
+        assert_eq!(total(&[pair(1, 2), pair(3, 4)], "all").altaz, 4);
+    }
 }

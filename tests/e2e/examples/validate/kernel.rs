@@ -168,3 +168,40 @@ impl Kernel {
 pub fn share(part: usize, whole: usize) -> Option<f64> {
     (whole > 0).then(|| part as f64 / whole as f64)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_services_tasks_enter_is_missed_whatever_else_enters_it() {
+        let during = |all: &[During]| all.iter().copied().collect::<BTreeSet<_>>();
+        let both = during(&[During::Softirq, During::Service]);
+        assert_eq!(only_exact(Some(&both), 10), MISSED);
+        assert_eq!(only_exact(Some(&both), RARE - 1), RARELY);
+        assert_eq!(only_exact(Some(&during(&[During::Softirq])), 10), "in softirqs");
+        assert_eq!(only_exact(None, RARE), UNEXPLAINED);
+    }
+
+    #[test]
+    fn recall_counts_what_nothing_explains_and_precision_what_was_never_executed() {
+        let names = |n: usize| vec!["f".to_owned(); n];
+        let kernel = Kernel {
+            both: 98,
+            live: 100,
+            only_exact: BTreeMap::from([
+                (MISSED, names(1)),
+                (UNEXPLAINED, names(1)),
+                (RARELY, names(2)),
+                ("in softirqs", names(50)),
+            ]),
+            only_live: BTreeMap::from([(LATER, names(1)), (BACKGROUND, names(1))]),
+            ..Kernel::default()
+        };
+        assert_eq!(kernel.recall(), Some(0.98));
+        assert_eq!(kernel.strict_recall(), Some(98.0 / 102.0));
+        assert_eq!(kernel.precision(), Some(0.99));
+        assert_eq!(kernel.precision_beside(), Some(1.0));
+        assert_eq!(Kernel::default().recall(), None);
+    }
+}

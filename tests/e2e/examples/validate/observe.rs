@@ -197,7 +197,7 @@ impl Observation<'_> {
             "rm -f /tmp/live.altaz
              echo armed
              {ALTAZ} record --quiet --cgroup {CGROUP}/altaz-process {flags} --phase serve \
-                 --duration 1000 -o /tmp/live.altaz >&2 </dev/null &
+                 --duration 1000s -o /tmp/live.altaz >&2 </dev/null &
              read line
              kill -INT $!
              code=0
