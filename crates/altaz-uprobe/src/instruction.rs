@@ -5,14 +5,17 @@
 //! way and no kernel says so, therefore everything that is not known to be harmless is refused, and what is known is
 //! tried once more by the [self-test](crate::selftest). This module is pure: bytes in, a class out.
 //!
-//! What kernels do is in `arch/x86/kernel/uprobes.c`:
+//! What kernels do is in `arch/x86/kernel/uprobes.c`; what was measured is from 6.12 and 6.18:
 //!
-//! - relative jumps, calls and `90` are emulated since 3.16, `push` of a register since 4.17; `endbr64` and the long
-//!   nops are single-stepped up to 6.17 and emulated later, so they count as stepped until the self-test has looked;
+//! - relative jumps, calls and `90` are emulated since 3.16, `push` of a register since 4.17; `endbr64` is
+//!   single-stepped on both, of the long nops 6.18 emulates most, so all of these count as stepped until the self-test
+//!   has looked;
 //! - rip-relative operands are rewritten to use a scratch register; prefixes `26 2e 36 3e f0` are refused;
-//! - up to 6.17 `90` with REX.B (`xchg r8,rax`) is taken for a nop, and vector prefixes are not understood in full;
-//! - since 6.18 a nop of five bytes (later: of ten, and a jump over eight) turns into a call that writes below the
-//!   stack pointer and is a system call: all of these are refused here, also in the disguise of a `lea`.
+//! - `90` with REX.B (`xchg r8,rax`) is taken for a nop, `vzeroupper` and some EVEX instructions (`vpbroadcastb`) come
+//!   out wrong, `pushf` stores the single-step flag: none of them is refused by either kernel;
+//! - 6.18 turns a nop of five bytes (later kernels: of ten, and a jump over eight) into a call at its second hit. The
+//!   call writes below the stack pointer, where functions keep data, and makes a system call: all of these are refused
+//!   here, also in the disguise of a `lea`.
 
 use crate::form::{Access, Form, Kind, Speed};
 use iced_x86::{

@@ -70,7 +70,8 @@ pub(super) struct Program {
 }
 
 const SLOT: usize = 128;
-const LANDING: usize = 64;
+/// From an instruction to its landing, for all that do not cross a page.
+pub(super) const LANDING: usize = 64;
 
 /// Lays out a program that tries every example, and those that can cross a page also across one, with the landing of
 /// branches behind them once and before them once. `wide`: the processor has 32-byte vector registers.

@@ -5,7 +5,7 @@
 //! everything they compute with and without probes must be equal to the bit. A child uses nothing but its own stack,
 //! the mapping, and system calls, because other threads of altaz may have held locks when it was forked.
 
-use super::code::{PAGE, Program, cell};
+use super::code::{LANDING, PAGE, Program, cell};
 use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -151,7 +151,7 @@ impl Stage {
     }
 
     /// Tries these slots in one child.
-    pub(super) fn run(&self, slots: std::ops::Range<usize>) -> io::Result<Ending> {
+    pub(super) fn run(&self, slots: &[usize]) -> io::Result<Ending> {
         // SAFETY: the child calls only what may be called after fork in a process with threads, and never returns.
         let pid = unsafe { libc::fork() };
         match pid {
@@ -177,7 +177,7 @@ impl Stage {
         Ok(Ending::Finished)
     }
 
-    fn child(&self, slots: std::ops::Range<usize>) -> ! {
+    fn child(&self, slots: &[usize]) -> ! {
         let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
         // SAFETY: plain system calls on this new process: it dies with its parent, leaves no core file, does not run
         // on for ever, and takes signals as the kernel sends them.
@@ -198,7 +198,7 @@ impl Stage {
         }
         // SAFETY: the file starts with the entry stage, which keeps the C calling convention.
         let enter: extern "sysv64" fn() = unsafe { std::mem::transmute(self.code.start.as_ptr()) };
-        for slot in slots {
+        for &slot in slots {
             let (Some(&offset), Some((state, words))) =
                 (self.slots.get(slot), self.record(slot).split_first())
             else {
@@ -267,13 +267,7 @@ impl Stage {
         self.put(cell::TARGET, start + offset as u64);
         self.put(cell::PATH, 0);
         // where `ret` goes, and what `pop` gets
-        self.put(cell::STACK_TOP, start + self.landing(slot, offset));
-    }
-
-    fn landing(&self, slot: usize, offset: usize) -> u64 {
-        // Only `ret` reads it, and it is not among those that cross a page.
-        let _ = slot;
-        offset as u64 + 64
+        self.put(cell::STACK_TOP, start + (offset + LANDING) as u64);
     }
 
     fn write_down(&self, out: &[AtomicU64]) {

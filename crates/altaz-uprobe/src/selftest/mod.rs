@@ -12,7 +12,7 @@ mod code;
 mod machine;
 
 use crate::examples::{Example, Fill};
-use crate::form::{Allowed, Form, Speed};
+use crate::form::{Allowed, Form, Kind, Speed};
 use crate::instruction::{self, Class};
 use crate::method::Method;
 use crate::{UprobeError, relink};
@@ -197,7 +197,8 @@ fn try_examples(
     let program = code::program(examples, wide);
     let stage = Stage::new(&program).map_err(fail("map an executable file of its own"))?;
     let slots = program.slots.len();
-    match stage.run(0..slots).map_err(fail("start a process"))? {
+    let everything: Vec<usize> = (0..slots).collect();
+    match stage.run(&everything).map_err(fail("start a process"))? {
         Ending::Finished => {}
         Ending::Killed(signal) => return Err(UprobeError::SelfTestBroken { signal }),
     }
@@ -206,25 +207,47 @@ fn try_examples(
 
     let offsets: Vec<u64> = program.slots.iter().map(|slot| slot.offset as u64).collect();
     let probes = Probes::attach(&stage, &offsets, method, sys)?;
+    let forms: Vec<Class> =
+        examples.iter().map(|e| instruction::classify(&e.bytes, e.assumed_address())).collect();
+    // What kernels single-step in any case is tried in one process: starting one takes most of the time.
+    let (together, alone): (Vec<usize>, Vec<usize>) = (0..slots)
+        .partition(|&i| forms.get(program.slots[i].example).is_some_and(|c| surely_stepped(*c)));
+    let refused = |index: &usize| probes.refused.contains(&(*index as u64));
+    let together: Vec<usize> = together.into_iter().filter(|i| !refused(i)).collect();
+    let mut endings = vec![Ending::Finished; slots];
+    if stage.run(&together).map_err(fail("start a process"))? != Ending::Finished {
+        // Who of them was it? Each alone, from the start.
+        stage.clear();
+        probes.clear();
+        for index in together {
+            endings[index] = stage.run(&[index]).map_err(fail("start a process"))?;
+        }
+    }
+    for index in alone.into_iter().filter(|i| !refused(i)) {
+        endings[index] = stage.run(&[index]).map_err(fail("start a process"))?;
+    }
     let mut tried = Vec::with_capacity(slots);
-    for (index, (slot, before)) in program.slots.iter().zip(before).enumerate() {
-        let Some(example) = examples.get(slot.example) else { continue };
-        let class = instruction::classify(&example.bytes, example.assumed_address());
-        let form = match class {
-            Class::Emulated(form) | Class::Stepped(form) => Some(form),
-            Class::Refused(_) => None,
+    for (index, ((slot, before), ending)) in
+        program.slots.iter().zip(before).zip(endings).enumerate()
+    {
+        let Some((example, class)) = examples.get(slot.example).zip(forms.get(slot.example)) else {
+            continue;
         };
-        let outcome = if probes.refused.contains(&(index as u64)) {
+        let outcome = if refused(&index) {
             Outcome::RefusedByKernel
         } else {
-            let ending = stage.run(index..index + 1).map_err(fail("start a process"))?;
             judge(ending, before, stage.found(index), probes.count(index))
         };
         let last = slot.offset + example.bytes.len() - 1;
         let crossing = slot.offset / code::PAGE != last / code::PAGE;
-        tried.push(Tried { text: example.text.clone(), form, crossing, outcome });
+        tried.push(Tried { text: example.text.clone(), form: class.form(), crossing, outcome });
     }
     Ok(tried)
+}
+
+/// Whether no kernel emulates it, so that it need not be looked at whether this one does.
+fn surely_stepped(class: Class) -> bool {
+    matches!(class, Class::Stepped(form) if !matches!(form.kind, Kind::Endbr64 | Kind::LongNop))
 }
 
 type Found = Option<(Vec<u64>, bool)>;
@@ -292,6 +315,11 @@ impl Probes {
         Ok(Self { _links: links, counts, refused })
     }
 
+    /// Forgets what was counted.
+    fn clear(&self) {
+        self.counts.entries().flatten().for_each(|word| word.store(0, Ordering::Relaxed));
+    }
+
     fn count(&self, slot: usize) -> u64 {
         let word = self.counts.entry(slot).and_then(|entry| entry.first());
         word.map_or(0, |word| word.load(Ordering::Relaxed))
@@ -312,7 +340,7 @@ fn load(kind: ProgramKind, counts: &MmapArray) -> Result<Program, BpfError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::form::{Access, Kind};
+    use crate::form::Access;
 
     fn tried(kind: Kind, outcome: Outcome) -> Tried {
         let form = Some(Form { kind, access: Access::Registers });
