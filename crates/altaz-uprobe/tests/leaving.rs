@@ -9,8 +9,8 @@
 mod common;
 
 use altaz_symbols::Binary;
-use altaz_uprobe::{Allowed, Method, Options, Points, probe_points};
-use common::{Target, compile, own_children, tracefs};
+use altaz_uprobe::{Allowed, Armed, Method, Options, Points, ProbedFile, Reason, probe_points};
+use common::{Target, compile, own_children, proof, tracefs};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -175,6 +175,36 @@ fn a_program_that_changes_while_it_is_asked_stays_right() {
         assert!(asked > 50, "only {asked} answers while probes came and went");
         println!("{asked} right answers while probes came and went");
     });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn one_instruction_that_the_kernel_refuses_does_not_cost_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let refused =
+        "asm(\".globl vector\\n.type vector,@function\\nvector: vpxor %ymm0,%ymm0,%ymm0\\n ret\\n\"
+        \".size vector,.-vector\\n\");";
+    let source = format!("{SERVER}{refused}");
+    let path = compile(dir.path(), "server", &source, &["-O1", "-static"]);
+    let filter = own_children();
+    let mut server = Server::start(&path); // instructions are looked at where the file is mapped
+    server.ask(1);
+    let file = ProbedFile::open(&path).unwrap();
+    let bytes = file.read().unwrap();
+    let binary = Binary::parse(&bytes).unwrap();
+    let allowed = proof().allowed().clone();
+    let options = Options { allowed, stepped: true, excluded: vec![] };
+    let mut points = probe_points(&bytes, &binary, &options);
+    let all = points.probes.len();
+    let vector = binary.functions.iter().position(|f| f.name == "vector").unwrap();
+    let wrong = points.probes.iter_mut().find(|p| p.function as usize == vector).unwrap();
+    wrong.file_offset = binary.functions.get(vector).unwrap().offset; // not what was chosen
+    let armed = Armed::attach(file, &points, proof(), &filter, Path::new("/sys")).unwrap();
+    assert_eq!(armed.armed(), all - 1);
+    let out: Vec<_> = armed.left_out().iter().map(|l| (l.function as usize, l.reason)).collect();
+    assert_eq!(out, [(vector, Reason::KernelRefused)]);
+    server.ask(2);
+    assert!(armed.hits().count() > 3);
 }
 
 #[test]

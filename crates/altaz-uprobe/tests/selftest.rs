@@ -5,7 +5,7 @@
 use altaz_uprobe::form::{Access, Form, Kind, Speed};
 use altaz_uprobe::instruction::{Class, classify};
 use altaz_uprobe::selftest::{Outcome, try_instructions};
-use altaz_uprobe::{Allowed, Method, SelfTest};
+use altaz_uprobe::{Allowed, Method, SelfTest, UprobeError};
 use std::path::Path;
 
 #[test]
@@ -110,4 +110,11 @@ fn the_test_sees_what_the_kernel_gets_wrong() {
     // Whatever later kernels repair: under single-step `pushf` stores a flag that nobody else has set.
     let pushf = tried.iter().find(|t| t.text == "pushfq").unwrap();
     assert!(matches!(pushf.outcome, Outcome::Disagreed(_)), "{}", pushf.outcome);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn an_instruction_that_kills_without_a_probe_is_no_finding_about_probes() {
+    let error = try_instructions(&[("ud2", &[0x0f, 0x0b])], Path::new("/sys")).unwrap_err();
+    assert!(matches!(error, UprobeError::SelfTestBroken { signal: 4 }), "{error}");
 }
