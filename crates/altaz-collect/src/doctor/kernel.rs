@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 
 use super::Machine;
 
+/// Link that `ns/pid` is in the initial PID namespace (`PROC_PID_INIT_INO`).
+const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
+
 /// A kernel's build configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KernelConfig {
@@ -49,8 +52,10 @@ impl KernelConfig {
 /// State of the lockdown security module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LsmLockdown {
-    /// Not active, or not there.
+    /// Not active, or not built in.
     None,
+    /// The kernel has it and does not show its mode.
+    Unknown,
     /// The kernel cannot be modified; tracing works.
     Integrity,
     /// Kernel memory cannot be read either: no tracing, no BPF, no probes.
@@ -76,6 +81,19 @@ pub struct KernelFacts {
     pub lockdown: LsmLockdown,
     /// Contents of `available_tracers`; `None` when tracefs is not mounted or not readable.
     pub tracers: Option<Vec<String>>,
+    /// Whether the kernel has a trace file system to mount; `None` when it does not list them.
+    pub has_tracefs: Option<bool>,
+    /// Whether the list of functions to choose from can be read; the error says why not.
+    pub filter_functions: Result<(), std::io::ErrorKind>,
+    /// Whether functions can be traced at all (`kernel.ftrace_enabled`).
+    pub ftrace_enabled: bool,
+    /// Whether this process is in a user namespace of its own, where mounts and BPF are refused.
+    pub in_user_namespace: bool,
+    /// Whether this process sees the process ids that the kernel's programs see; `None` when
+    /// procfs does not say.
+    pub sees_all_processes: Option<bool>,
+    /// Whether the symbol table shows addresses; `None` when it is not readable.
+    pub symbol_addresses: Option<bool>,
     /// Whether BTF type information of the kernel is there.
     pub btf: bool,
     /// Whether one BPF link can carry many uprobes; `None` when the symbol table is not readable.
@@ -89,16 +107,31 @@ impl KernelFacts {
     pub fn read(m: &Machine<'_>) -> Self {
         let release = read_trimmed(&m.proc.join("sys/kernel/osrelease")).unwrap_or_default();
         let config = KernelConfig::read(&m.proc, &m.boot, &release);
+        let symbols =
+            std::fs::read_to_string(m.proc.join("kallsyms")).ok().filter(|t| !t.is_empty());
         Self {
             cpus: cpus(&m.sys),
             memory_total: meminfo(&m.proc, "MemTotal"),
             memory_available: meminfo(&m.proc, "MemAvailable"),
             capabilities: effective_capabilities(&m.proc),
-            lockdown: lockdown(&m.sys),
+            lockdown: lockdown(&m.sys, config.as_ref()),
             tracers: read_trimmed(&m.tracefs.join("available_tracers"))
                 .map(|text| text.split_whitespace().map(str::to_owned).collect()),
+            has_tracefs: read_trimmed(&m.proc.join("filesystems")).map(|text| {
+                text.lines().any(|l| l.split_whitespace().next_back() == Some("tracefs"))
+            }),
+            filter_functions: readable(&m.tracefs.join("available_filter_functions")),
+            ftrace_enabled: read_trimmed(&m.proc.join("sys/kernel/ftrace_enabled")).as_deref()
+                != Some("0"),
+            in_user_namespace: in_user_namespace(&m.proc),
+            sees_all_processes: std::fs::read_link(m.proc.join("self/ns/pid"))
+                .ok()
+                .map(|link| link.as_os_str() == INITIAL_PID_NAMESPACE),
+            symbol_addresses: symbols.as_deref().map(shows_addresses),
             btf: m.sys.join("kernel/btf/vmlinux").is_file(),
-            uprobe_multi: has_symbol(&m.proc.join("kallsyms"), "bpf_uprobe_multi_link_attach"),
+            uprobe_multi: symbols
+                .as_deref()
+                .map(|text| has_symbol(text, "bpf_uprobe_multi_link_attach")),
             userns_refused: userns_refused(&m.proc),
             config,
             release,
@@ -149,8 +182,13 @@ fn effective_capabilities(proc: &Path) -> u64 {
 }
 
 /// The file names all modes and brackets the active one: `none [integrity] confidentiality`.
-fn lockdown(sys: &Path) -> LsmLockdown {
-    let text = read_trimmed(&sys.join("kernel/security/lockdown")).unwrap_or_default();
+fn lockdown(sys: &Path, config: Option<&KernelConfig>) -> LsmLockdown {
+    let Some(text) = read_trimmed(&sys.join("kernel/security/lockdown")) else {
+        return match config {
+            Some(config) if !config.is_set("SECURITY_LOCKDOWN_LSM") => LsmLockdown::None,
+            _ => LsmLockdown::Unknown,
+        };
+    };
     match () {
         () if text.contains("[integrity]") => LsmLockdown::Integrity,
         () if text.contains("[confidentiality]") => LsmLockdown::Confidentiality,
@@ -158,9 +196,28 @@ fn lockdown(sys: &Path) -> LsmLockdown {
     }
 }
 
-fn has_symbol(kallsyms: &Path, name: &str) -> Option<bool> {
-    let text = std::fs::read_to_string(kallsyms).ok().filter(|t| !t.is_empty())?;
-    Some(text.lines().any(|line| line.split_whitespace().nth(2) == Some(name)))
+/// Whether a file gives its first byte. Long ones are not read whole.
+fn readable(path: &Path) -> Result<(), std::io::ErrorKind> {
+    let mut first = [0_u8];
+    let mut read = || std::fs::File::open(path)?.read_exact(&mut first);
+    read().map_err(|e| e.kind())
+}
+
+fn has_symbol(kallsyms: &str, name: &str) -> bool {
+    kallsyms.lines().any(|line| line.split_whitespace().nth(2) == Some(name))
+}
+
+/// Whoever may not see them is shown zeros.
+fn shows_addresses(kallsyms: &str) -> bool {
+    let address = |line: &str| u64::from_str_radix(line.split_whitespace().next()?, 16).ok();
+    // The first symbols may be offsets into per-CPU data, which begin at 0.
+    kallsyms.lines().any(|line| address(line).is_some_and(|a| a > u64::from(u32::MAX)))
+}
+
+/// The initial one maps all ids to themselves.
+fn in_user_namespace(proc: &Path) -> bool {
+    read_trimmed(&proc.join("self/uid_map"))
+        .is_some_and(|map| map.split_whitespace().ne(["0", "0", "4294967295"]))
 }
 
 fn userns_refused(proc: &Path) -> Option<String> {

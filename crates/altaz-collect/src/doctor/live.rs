@@ -1,4 +1,7 @@
-//! What the live instrument would find here: rights, tracefs, the function tracer, probes, BPF.
+//! What the live instrument finds here: rights, tracefs, the function tracer, probes, BPF; and whether
+//! `altaz record` runs with all of it, with a part of it, or not at all.
+
+use std::io::ErrorKind;
 
 use altaz_profile::model::{InstrumentKind, Layer};
 
@@ -11,26 +14,30 @@ const CAP_BPF: u32 = 39;
 
 /// Needed to record kernel functions.
 const KERNEL: &[&str] = &["rights", "lockdown", "tracefs", "function-tracer"];
-/// Needed to record userland functions.
-const USERLAND: &[&str] = &["rights", "bpf-rights", "lockdown", "uprobes", "bpf", "uprobe-multi"];
+/// Needed to record userland functions. Without multi-uprobe links fewer functions are probed, by
+/// performance events.
+const USERLAND: &[&str] =
+    &["rights", "bpf-rights", "pid-namespace", "lockdown", "tracefs", "uprobes", "bpf"];
 /// Needed to count system calls.
-const SYSCALL: &[&str] = &["rights", "lockdown", "tracefs", "syscall-events", "histograms"];
+const SYSCALL: &[&str] =
+    &["rights", "bpf-rights", "pid-namespace", "lockdown", "tracefs", "bpf", "syscall-events"];
 /// Needed to count VM exits.
-const VM_EXIT: &[&str] = &["rights", "lockdown", "tracefs", "kvm-events", "histograms"];
+const VM_EXIT: &[&str] =
+    &["rights", "bpf-rights", "pid-namespace", "lockdown", "tracefs", "bpf", "kvm-events"];
 
 pub(super) fn examine(m: &Machine<'_>, facts: &KernelFacts) -> InstrumentReport {
     let checks = vec![
         rights(m, facts),
         bpf_rights(facts),
+        pid_namespace(facts),
         lockdown(facts),
         tracefs(m, facts),
         function_tracer(facts),
-        option(facts, "kprobes", &["KPROBES", "KPROBE_EVENTS"]),
+        kernel_symbols(facts),
         option(facts, "uprobes", &["UPROBES", "UPROBE_EVENTS"]),
         option(facts, "bpf", &["BPF_SYSCALL", "BPF_EVENTS"]),
         uprobe_multi(facts),
         btf(facts),
-        histograms(m, facts),
         event(m, facts, "syscall-events", "raw_syscalls/sys_enter", "CONFIG_FTRACE_SYSCALLS"),
         event(m, facts, "kvm-events", "kvm/kvm_exit", "the kvm module loaded (modprobe kvm)"),
     ];
@@ -39,18 +46,57 @@ pub(super) fn examine(m: &Machine<'_>, facts: &KernelFacts) -> InstrumentReport 
         Capability::from_checks("syscall", &checks, SYSCALL),
         Capability::from_checks("vm-exit", &checks, VM_EXIT),
     ];
-    let any = layers.iter().any(|c| c.state == State::Yes);
+    let (state, note) = record(&checks);
     InstrumentReport {
         instrument: InstrumentKind::Live,
-        state: if any { State::Yes } else { State::No },
-        note: Some(
-            "what this kernel would allow: this version of altaz records with the exact \
-             instrument only"
-                .into(),
-        ),
+        state,
+        note: Some(note),
         checks,
         layers,
         boundaries,
+    }
+}
+
+/// Whether `altaz record` runs, and how.
+fn record(checks: &[Check]) -> (State, String) {
+    let parts = [
+        ("kernel functions", KERNEL),
+        ("system calls", SYSCALL),
+        ("userland functions (--userland)", USERLAND),
+    ];
+    let failed = |needs: &[&str]| {
+        checks.iter().find(|c| c.state == State::No && needs.contains(&c.name.as_str()))
+    };
+    let (can, cannot): (Vec<_>, Vec<_>) =
+        parts.into_iter().partition(|(_, needs)| failed(needs).is_none());
+    let names =
+        |parts: &[(&str, &[&str])]| parts.iter().map(|(n, _)| *n).collect::<Vec<_>>().join(", ");
+    let why = || {
+        let mut reasons: Vec<String> = Vec::new();
+        for check in cannot.iter().filter_map(|(_, needs)| failed(needs)) {
+            let reason = format!("{}: {}", check.name, check.detail);
+            if !reasons.contains(&reason) {
+                reasons.push(reason);
+            }
+        }
+        reasons.join("; ")
+    };
+    match (can.is_empty(), cannot.is_empty()) {
+        (false, true) => (State::Yes, format!("altaz record runs here, with {}", names(&can))),
+        (true, _) => (
+            State::No,
+            format!("altaz record cannot run here ({}); altaz compare measures in the lab", why()),
+        ),
+        (false, false) => (
+            State::Yes,
+            format!(
+                "altaz record runs here with --partial only: {}, but not {} ({}); altaz compare \
+                 measures all in the lab",
+                names(&can),
+                names(&cannot),
+                why()
+            ),
+        ),
     }
 }
 
@@ -94,6 +140,11 @@ fn bpf_rights(facts: &KernelFacts) -> Check {
 fn lockdown(facts: &KernelFacts) -> Check {
     match facts.lockdown {
         LsmLockdown::None => Check::yes("lockdown", "the kernel is not locked down"),
+        LsmLockdown::Unknown => Check::unproven(
+            "lockdown",
+            "the kernel can be locked down, and does not show whether it is",
+            "mount -t securityfs securityfs /sys/kernel/security",
+        ),
         LsmLockdown::Integrity => Check::yes("lockdown", "integrity, which allows tracing"),
         LsmLockdown::Confidentiality => Check::no(
             "lockdown",
@@ -103,19 +154,58 @@ fn lockdown(facts: &KernelFacts) -> Check {
     }
 }
 
-fn tracefs(m: &Machine<'_>, facts: &KernelFacts) -> Check {
-    let shown = m.tracefs.display();
-    match &facts.tracers {
-        Some(_) => Check::yes("tracefs", format!("mounted at {shown}")),
-        None if !facts.has_capability(CAP_SYS_ADMIN) => {
-            Check::no("tracefs", format!("{shown} is not readable or not mounted"), "run as root")
-        }
-        None => Check::no(
-            "tracefs",
-            format!("not mounted at {shown}"),
-            format!("mount -t tracefs tracefs {shown}"),
+/// Where altaz runs in a PID namespace of its own, the kernel's programs see other numbers.
+fn pid_namespace(facts: &KernelFacts) -> Check {
+    let name = "pid-namespace";
+    match facts.sees_all_processes {
+        Some(true) => Check::yes(name, "the machine's own"),
+        Some(false) => Check::no(
+            name,
+            "altaz is in a PID namespace of its own, where processes have other numbers",
+            "run it on the host, or start its container with --pid=host",
         ),
+        None => Check::unproven(name, "not shown by the kernel", "mount procfs"),
     }
+}
+
+fn tracefs(m: &Machine<'_>, facts: &KernelFacts) -> Check {
+    let name = "tracefs";
+    let shown = m.tracefs.display();
+    let usual = "mount -t tracefs tracefs /sys/kernel/tracing";
+    if facts.tracers.is_some() {
+        let found = match m.tracefs_is_own {
+            true => "not mounted; altaz mounts it for itself alone, where nobody sees it".into(),
+            false => format!("mounted at {shown}"),
+        };
+        return Check::yes(name, found);
+    }
+    if facts.has_tracefs == Some(false) {
+        return Check::no(
+            name,
+            "this kernel has no trace file system (CONFIG_TRACING)",
+            "boot a kernel that has it, or measure in the lab (altaz compare)",
+        );
+    }
+    if !facts.has_capability(CAP_SYS_ADMIN) {
+        let why = format!(
+            "user {} cannot read {shown}, or it is not mounted and mounting it takes CAP_SYS_ADMIN",
+            m.uid
+        );
+        return Check::no(name, why, "run as root");
+    }
+    if facts.lockdown == LsmLockdown::Confidentiality {
+        let why = "closed, because the kernel is locked down for confidentiality";
+        return Check::no(name, why, "see lockdown");
+    }
+    if facts.in_user_namespace {
+        return Check::no(
+            name,
+            "not mounted, and altaz is in a user namespace, which may not mount it",
+            "run altaz as root of the host",
+        );
+    }
+    let why = format!("not mounted at {shown}, and altaz could not mount it for itself");
+    Check::no(name, why, format!("{usual} (in a container: give it /sys/kernel/tracing)"))
 }
 
 fn function_tracer(facts: &KernelFacts) -> Check {
@@ -125,18 +215,50 @@ fn function_tracer(facts: &KernelFacts) -> Check {
     let built = facts.config_set("FUNCTION_TRACER");
     match (&facts.tracers, built) {
         (Some(tracers), _) if tracers.iter().any(|t| t == "function") => {
-            Check::yes(name, "in available_tracers")
+            match facts.filter_functions {
+                Ok(()) if facts.ftrace_enabled => Check::yes(name, "its functions are listed"),
+                Ok(()) => Check::no(
+                    name,
+                    "switched off for everybody: kernel.ftrace_enabled is 0",
+                    "sysctl kernel.ftrace_enabled=1",
+                ),
+                Err(ErrorKind::NotFound) => Check::no(
+                    name,
+                    "functions cannot be chosen: kernel built without CONFIG_DYNAMIC_FTRACE",
+                    remedy,
+                ),
+                Err(why) => Check::no(
+                    name,
+                    format!("offered, but the kernel refuses to list its functions: {why}"),
+                    "boot a kernel that allows it (this one may be hardened or locked down), or \
+                     measure in the lab (altaz compare)",
+                ),
+            }
         }
         (_, Some(false)) => Check::no(name, "kernel built without CONFIG_FUNCTION_TRACER", remedy),
         (Some(_), _) => Check::no(name, "not in available_tracers", remedy),
         (None, Some(true)) => {
-            Check::unproven(name, "CONFIG_FUNCTION_TRACER is set", "mount tracefs to prove it")
+            Check::unproven(name, "CONFIG_FUNCTION_TRACER is set", "see tracefs; it would prove it")
         }
-        (None, None) => Check::no(
+        (None, None) => Check::unproven(
             name,
             "unknown: neither tracefs nor the kernel's configuration can be read",
-            "mount tracefs",
+            "see tracefs",
         ),
+    }
+}
+
+/// Without them functions are recorded all the same, without sizes and sources.
+fn kernel_symbols(facts: &KernelFacts) -> Check {
+    let name = "kernel-symbols";
+    match facts.symbol_addresses {
+        Some(true) => Check::yes(name, "the symbol table shows addresses"),
+        Some(false) => Check::no(
+            name,
+            "the symbol table hides addresses; kernel functions would have no sizes and sources",
+            "run as root with CAP_SYSLOG, and kernel.kptr_restrict below 2",
+        ),
+        None => Check::unproven(name, "the kernel's symbol table is not readable", "run as root"),
     }
 }
 
@@ -169,7 +291,11 @@ fn uprobe_multi(facts: &KernelFacts) -> Check {
         Some(true) => Check::yes(name, "one BPF link can carry many uprobes"),
         Some(false) => Check::no(
             name,
-            format!("kernel {} has no multi-uprobe links", facts.release),
+            format!(
+                "kernel {} has no multi-uprobe links; --userland then probes at most 200 functions \
+                 of a file",
+                facts.release
+            ),
             "boot Linux 6.6 or newer with CONFIG_UPROBES and CONFIG_BPF_EVENTS",
         ),
         None => Check::unproven(name, "the kernel's symbol table is not readable", "run as root"),
@@ -184,25 +310,9 @@ fn btf(facts: &KernelFacts) -> Check {
     }
 }
 
-fn histograms(m: &Machine<'_>, facts: &KernelFacts) -> Check {
-    let found = facts
-        .tracers
-        .is_some()
-        .then(|| m.tracefs.join("events/raw_syscalls/sys_enter/hist").exists());
-    match found.or_else(|| facts.config_set("HIST_TRIGGERS")) {
-        Some(true) => Check::yes("histograms", "event histograms are there"),
-        Some(false) => Check::no(
-            "histograms",
-            "kernel built without event histograms",
-            "boot a kernel with CONFIG_HIST_TRIGGERS, or measure in the lab (altaz compare)",
-        ),
-        None => Check::unproven("histograms", "tracefs is not readable", "mount tracefs"),
-    }
-}
-
 fn event(m: &Machine<'_>, facts: &KernelFacts, name: &str, event: &str, needs: &str) -> Check {
     if facts.tracers.is_none() {
-        return Check::unproven(name, "tracefs is not readable", "mount tracefs");
+        return Check::unproven(name, "tracefs cannot be read", "see tracefs");
     }
     if m.tracefs.join("events").join(event).is_dir() {
         Check::yes(name, format!("{event} is there"))

@@ -33,6 +33,8 @@ pub struct Machine<'a> {
     pub sys: PathBuf,
     /// Where tracefs is or would be mounted.
     pub tracefs: PathBuf,
+    /// Whether that is a mount that only altaz itself can reach.
+    pub tracefs_is_own: bool,
     /// Device nodes.
     pub dev: PathBuf,
     /// Kernel images and their configurations.
@@ -60,6 +62,7 @@ impl<'a> Machine<'a> {
             proc: "/proc".into(),
             sys: "/sys".into(),
             tracefs: "/sys/kernel/tracing".into(),
+            tracefs_is_own: false,
             dev: "/dev".into(),
             boot: "/boot".into(),
             path: dirs,

@@ -17,6 +17,7 @@ pub struct Fake {
     pub qemu_plugins: bool,
     pub free: u64,
     pub lab_built: bool,
+    pub tracefs_is_own: bool,
     pub ran: RefCell<Vec<String>>,
 }
 
@@ -30,13 +31,22 @@ impl Fake {
             qemu_plugins: true,
             free: 50 * GIB,
             lab_built: true,
+            tracefs_is_own: false,
             ran: RefCell::default(),
         };
         fake.write("proc/sys/kernel/osrelease", "6.12.43-amd64\n");
         fake.write("proc/meminfo", "MemTotal: 16777216 kB\nMemAvailable: 12582912 kB\n");
         fake.capabilities(ALL_CAPABILITIES);
         fake.write("proc/self/ns/user", "");
-        fake.write("proc/kallsyms", "0 T bpf_uprobe_multi_link_attach\n0 t other\t[mod]\n");
+        fake.write("proc/self/uid_map", "         0          0 4294967295\n");
+        fake.pid_namespace("pid:[4026531836]");
+        fake.write("proc/filesystems", "nodev\tsysfs\nnodev\ttracefs\n\text4\n");
+        fake.write("proc/sys/kernel/ftrace_enabled", "1\n");
+        fake.write(
+            "proc/kallsyms",
+            "0 A fixed_percpu_data\nffffffff81000000 T bpf_uprobe_multi_link_attach\n\
+             ffffffffc0000000 t other\t[mod]\n",
+        );
         fake.write("sys/devices/system/cpu/online", "0-1,3\n");
         fake.write("sys/kernel/btf/vmlinux", "");
         fake.write("sys/kernel/security/lockdown", "[none] integrity confidentiality\n");
@@ -47,7 +57,8 @@ impl Fake {
              # CONFIG_XEN is not set\n",
         );
         fake.write("tracefs/available_tracers", "function_graph function nop\n");
-        fake.write("tracefs/events/raw_syscalls/sys_enter/hist", "");
+        fake.write("tracefs/available_filter_functions", "vfs_read\n");
+        fake.write("tracefs/events/raw_syscalls/sys_enter/id", "1");
         fake.write("tracefs/events/kvm/kvm_exit/id", "1");
         fake.write("dev/kvm", "");
         fake.write("dev/net/tun", "");
@@ -91,6 +102,14 @@ impl Fake {
         self.write("proc/self/status", &format!("Name:\taltaz\nCapEff:\t{set:016x}\n"));
     }
 
+    /// What the link of this process's PID namespace says.
+    pub fn pid_namespace(&self, link: &str) {
+        let dir = self.path().join("proc/self/ns");
+        std::fs::create_dir_all(&dir).unwrap();
+        let _ = std::fs::remove_file(dir.join("pid"));
+        std::os::unix::fs::symlink(link, dir.join("pid")).unwrap();
+    }
+
     pub fn examine(&self) -> DoctorReport {
         let run = |program: &Path, args: &[&str]| {
             self.ran.borrow_mut().push(args.join(" "));
@@ -106,6 +125,7 @@ impl Fake {
             proc: root.join("proc"),
             sys: root.join("sys"),
             tracefs: root.join("tracefs"),
+            tracefs_is_own: self.tracefs_is_own,
             dev: root.join("dev"),
             boot: root.join("boot"),
             path: vec![root.join("bin")],

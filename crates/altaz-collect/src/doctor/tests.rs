@@ -134,15 +134,107 @@ fn an_unmounted_tracefs_is_told_from_a_missing_tracer() {
     let fake = Fake::complete();
     fake.remove("tracefs");
     let report = fake.examine();
-    assert_refused(live(&report, "tracefs"), "not mounted", "mount -t tracefs");
+    assert_refused(live(&report, "tracefs"), "could not mount it for itself", "mount -t tracefs");
     assert_eq!(live(&report, "function-tracer").state, State::Unproven);
     assert_eq!(live_capability(&report, "host-kernel").missing, ["tracefs"]);
-    assert_eq!(live_capability(&report, "app").state, State::Yes, "uprobes do not need it");
 
     let fake = Fake::complete();
     fake.write("tracefs/available_tracers", "nop\n");
     let report = fake.examine();
     assert_refused(live(&report, "function-tracer"), "not in available_tracers", "altaz compare");
+}
+
+#[test]
+fn a_tracer_that_is_offered_and_refused_is_none() {
+    let fake = Fake::complete();
+    // Even root cannot read it: here because it is no file.
+    fake.remove("tracefs/available_filter_functions");
+    fake.write("tracefs/available_filter_functions/x", "");
+    let report = fake.examine();
+    assert_refused(live(&report, "function-tracer"), "refuses to list", "altaz compare");
+    let note = instrument(&report, InstrumentKind::Live).note.as_deref().unwrap();
+    assert!(note.contains("--partial only"), "{note}");
+}
+
+#[test]
+fn a_tracefs_that_altaz_mounts_for_itself_is_no_obstacle() {
+    let mut fake = Fake::complete();
+    fake.tracefs_is_own = true;
+    let report = fake.examine();
+    let check = live(&report, "tracefs");
+    assert_eq!(check.state, State::Yes);
+    assert!(check.detail.contains("for itself alone"), "{check:?}");
+    assert_eq!(live_capability(&report, "host-kernel").state, State::Yes);
+}
+
+#[test]
+fn why_there_is_no_tracefs_is_said() {
+    let mut fake = Fake::complete();
+    fake.remove("tracefs");
+    fake.write("proc/self/uid_map", "0 1000 1\n");
+    assert_refused(live(&fake.examine(), "tracefs"), "user namespace", "root of the host");
+    fake.write("sys/kernel/security/lockdown", "none integrity [confidentiality]");
+    assert_refused(live(&fake.examine(), "tracefs"), "locked down", "see lockdown");
+    fake.uid = 1000;
+    fake.capabilities(0);
+    assert_refused(live(&fake.examine(), "tracefs"), "user 1000 cannot read", "root");
+    fake.write("proc/filesystems", "nodev\tsysfs\n\text4\n");
+    assert_refused(live(&fake.examine(), "tracefs"), "CONFIG_TRACING", "altaz compare");
+}
+
+#[test]
+fn record_runs_with_everything_with_a_part_or_not_at_all() {
+    let note = |fake: &Fake| {
+        let i = instrument(&fake.examine(), InstrumentKind::Live).clone();
+        (i.state, i.note.unwrap())
+    };
+    let fake = Fake::complete();
+    let (state, text) = note(&fake);
+    assert_eq!(state, State::Yes);
+    assert!(text.starts_with("altaz record runs here, with kernel functions, system"), "{text}");
+
+    fake.write("tracefs/available_tracers", "nop\n");
+    let (state, text) = note(&fake);
+    assert_eq!(state, State::Yes, "the rest can be recorded");
+    assert!(text.contains("with --partial only: system calls, userland functions"), "{text}");
+    assert!(text.contains("but not kernel functions (function-tracer: not in"), "{text}");
+
+    fake.capabilities(0);
+    let (state, text) = note(&fake);
+    assert_eq!(state, State::No);
+    assert!(text.contains("cannot run here") && text.contains("altaz compare"), "{text}");
+    assert_eq!(text.matches("without CAP_SYS_ADMIN").count(), 1, "each reason once: {text}");
+}
+
+#[test]
+fn a_tracer_that_is_switched_off_or_cannot_choose_is_said_so() {
+    let fake = Fake::complete();
+    fake.write("proc/sys/kernel/ftrace_enabled", "0\n");
+    let report = fake.examine();
+    assert_refused(live(&report, "function-tracer"), "ftrace_enabled is 0", "sysctl");
+    fake.remove("tracefs/available_filter_functions");
+    let report = fake.examine();
+    assert_refused(live(&report, "function-tracer"), "CONFIG_DYNAMIC_FTRACE", "boot a kernel");
+    assert_eq!(live_capability(&report, "host-kernel").missing, ["function-tracer"]);
+}
+
+#[test]
+fn in_a_pid_namespace_of_its_own_altaz_can_only_trace_functions() {
+    let fake = Fake::complete();
+    fake.pid_namespace("pid:[4026532000]");
+    let report = fake.examine();
+    assert_refused(live(&report, "pid-namespace"), "other numbers", "--pid=host");
+    assert_eq!(live_capability(&report, "syscall").missing, ["pid-namespace"]);
+    assert_eq!(live_capability(&report, "app").missing, ["pid-namespace"]);
+}
+
+#[test]
+fn hidden_kernel_addresses_cost_sizes_and_sources_only() {
+    let fake = Fake::complete();
+    fake.write("proc/kallsyms", "0000000000000000 T bpf_uprobe_multi_link_attach\n");
+    let report = fake.examine();
+    assert_refused(live(&report, "kernel-symbols"), "no sizes and sources", "kptr_restrict");
+    assert_eq!(live_capability(&report, "host-kernel").state, State::Yes);
 }
 
 #[test]
@@ -157,7 +249,6 @@ fn a_kernel_config_in_procfs_is_read_and_named_options_are_missing() {
         "boot a kernel",
     );
     assert_refused(live(&report, "uprobes"), "CONFIG_UPROBE_EVENTS", "boot a kernel");
-    assert_refused(live(&report, "kprobes"), "CONFIG_KPROBES, CONFIG_KPROBE_EVENTS", "lab");
     assert_refused(live(&report, "bpf"), "CONFIG_BPF_SYSCALL", "boot a kernel");
 }
 
@@ -184,6 +275,18 @@ fn lockdown_for_confidentiality_forbids_tracing_and_integrity_does_not() {
 }
 
 #[test]
+fn lockdown_that_is_not_shown_is_not_called_absent() {
+    let fake = Fake::complete();
+    fake.remove("sys/kernel/security");
+    assert_eq!(live(&fake.examine(), "lockdown").state, State::Yes, "not built in");
+    fake.write_gz("proc/config.gz", "CONFIG_SECURITY_LOCKDOWN_LSM=y\nCONFIG_UPROBES=y\n");
+    let report = fake.examine();
+    let check = live(&report, "lockdown");
+    assert_eq!(check.state, State::Unproven);
+    assert!(check.remedy.as_deref().unwrap_or_default().contains("securityfs"), "{check:?}");
+}
+
+#[test]
 fn a_user_without_capabilities_is_told_to_be_root() {
     let mut fake = Fake::complete();
     fake.uid = 1000;
@@ -195,26 +298,25 @@ fn a_user_without_capabilities_is_told_to_be_root() {
 }
 
 #[test]
-fn events_and_histograms_that_the_kernel_lacks_take_their_boundary_away() {
+fn events_that_the_kernel_lacks_take_their_boundary_away() {
     let fake = Fake::complete();
     fake.remove("tracefs/events/kvm");
     let report = fake.examine();
     assert_refused(live(&report, "kvm-events"), "kvm/kvm_exit", "modprobe kvm");
     assert_eq!(live_capability(&report, "vm-exit").missing, ["kvm-events"]);
     assert_eq!(live_capability(&report, "syscall").state, State::Yes);
-    fake.remove("tracefs/events/raw_syscalls/sys_enter/hist");
-    assert_refused(
-        live(&fake.examine(), "histograms"),
-        "without event histograms",
-        "HIST_TRIGGERS",
-    );
+    fake.remove("tracefs/events/raw_syscalls");
+    let report = fake.examine();
+    assert_eq!(live_capability(&report, "syscall").missing, ["syscall-events"]);
 }
 
 #[test]
-fn an_old_kernel_has_no_multi_uprobe_links() {
+fn an_old_kernel_has_no_multi_uprobe_links_and_probes_fewer_functions() {
     let fake = Fake::complete();
-    fake.write("proc/kallsyms", "0 T other\n");
-    assert_refused(live(&fake.examine(), "uprobe-multi"), "no multi-uprobe", "6.6");
+    fake.write("proc/kallsyms", "ffffffff81000000 T other\n");
+    let report = fake.examine();
+    assert_refused(live(&report, "uprobe-multi"), "no multi-uprobe", "6.6");
+    assert_eq!(live_capability(&report, "app").state, State::Yes);
 }
 
 #[test]

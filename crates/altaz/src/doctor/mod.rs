@@ -15,6 +15,7 @@ use crate::cli::{Context, DoctorArgs};
 use crate::exit::{Exit, UsageError};
 use crate::output::{Format, write_all};
 use crate::process::{self, Job};
+use crate::record::{Tracefs, remove_orphans};
 
 /// Free space that building the lab and a service image takes, in bytes.
 const CACHE_NEEDED: u64 = 8 << 30;
@@ -23,8 +24,14 @@ pub(crate) fn run(args: &DoctorArgs, cx: &Context) -> anyhow::Result<ExitCode> {
     if args.output.iter().any(|o| o.format == Format::Html) {
         return Err(UsageError("doctor prints text or json, no html".into()).into());
     }
+    let tracefs = Tracefs::find();
+    for line in remove_orphans(tracefs.path()) {
+        cx.ui.note(&line);
+    }
     let run = |program: &Path, args: &[&str]| short_run(program, args);
-    let machine = Machine::here(std::env::var_os("PATH").as_deref(), &run);
+    let mut machine = Machine::here(std::env::var_os("PATH").as_deref(), &run);
+    machine.tracefs = tracefs.path().to_owned();
+    machine.tracefs_is_own = machine.tracefs.starts_with("/proc/self/fd");
     let recipe = match &cx.settings.recipe {
         Some(path) => Recipe::load(path)?,
         None => Recipe::builtin()?,
