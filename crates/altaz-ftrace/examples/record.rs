@@ -2,15 +2,26 @@
 //!
 //!     record PID SECONDS [SLICE [SHARE [BURST_MS]]]
 //!
+//!     record --orphans
+//!
+//! removes what a killed recording left, and prints what it was.
+//!
 //! Checks itself: fails unless the calibration reconciles, something was seen, and nothing is left behind.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use altaz_ftrace::pace::Pace;
-use altaz_ftrace::recorder::{Options, Recorder};
+use altaz_ftrace::{Options, Pace, Recorder, orphans};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().collect();
+    if args.get(1).is_some_and(|a| a == "--orphans") {
+        for orphan in orphans(Path::new("/sys/kernel/tracing"), Path::new("/proc")) {
+            println!("removing {}", orphan.path.display());
+            orphan.remove()?;
+        }
+        return Ok(());
+    }
     let number = |n: usize| args.get(n).and_then(|a| a.parse::<f64>().ok());
     let pid = number(1).ok_or("usage: record PID SECONDS")? as u32;
     let seconds = number(2).ok_or("usage: record PID SECONDS")?;

@@ -1,7 +1,11 @@
 //! A recording: calibrate, arm slice by slice, disarm what was seen in three windows, then wait for news.
+//!
+//! The only room that ties the others together: it owns the instance, its buffers and the state, and does what
+//! [`crate::pace`] says. It never decides what is complete, and never prints.
 
 use std::collections::{HashSet, VecDeque};
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
@@ -248,8 +252,11 @@ impl Recorder {
             if self.rings.wait(left.min(STOP)) {
                 let some = self.drain(u64::MAX, &mut report.unknown);
                 drained.add(some);
-                // A buffer that fills early holds what the next windows are for.
-                if started.elapsed() >= self.options.pace.burst {
+                if some.fullest < u64::from(self.buffer_kb) * 1024 / 16 {
+                    // Kernels that do not know buffer_percent wake for every event.
+                    sleep(left.min(Duration::from_millis(10)));
+                } else if started.elapsed() >= self.options.pace.burst {
+                    // What fills a buffer early is disarmed sooner when the window ends.
                     break;
                 }
             }

@@ -30,6 +30,8 @@ struct Cpu {
     number: u32,
     path: PathBuf,
     raw: Option<File>,
+    /// It cannot be waited for, until it is opened again or has something to read.
+    deaf: bool,
     /// The kernel's count at the last look.
     lost_before: u64,
     /// Losses that pages told since the last look.
@@ -72,7 +74,7 @@ impl Rings {
                 let entry = entry.ok()?;
                 let number = entry.file_name().to_str()?.strip_prefix("cpu")?.parse().ok()?;
                 let path = entry.path();
-                Some(Cpu { number, path, raw: None, lost_before: 0, lost_in_pages: 0 })
+                Some(Cpu { number, path, raw: None, deaf: false, lost_before: 0, lost_in_pages: 0 })
             })
             .collect();
         cpus.sort_by_key(|c| c.number);
@@ -121,6 +123,7 @@ impl Rings {
                 let Some(read) = self.page.get(..n) else { break };
                 let summary = page::decode(&self.layout, read, &mut each);
                 bytes += n as u64;
+                cpu.deaf = false;
                 drained.events += summary.events;
                 drained.damaged += u64::from(summary.damaged);
                 cpu.lost_in_pages = cpu.lost_in_pages.saturating_add(summary.lost.at_least());
@@ -133,18 +136,27 @@ impl Rings {
 
     /// Waits until a buffer is so full that it should be drained (`buffer_percent`), at most so long; says whether
     /// one is. While nothing is recorded this costs nothing: no event wakes anybody before the buffer fills.
-    pub fn wait(&self, most: Duration) -> bool {
-        let mut fds: Vec<PollFd<'_>> = self
-            .cpus
-            .iter()
-            .filter_map(|c| Some(PollFd::new(c.raw.as_ref()?, PollFlags::IN)))
-            .collect();
+    pub fn wait(&mut self, most: Duration) -> bool {
+        let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(self.cpus.len());
+        let mut polled: Vec<&mut bool> = Vec::with_capacity(self.cpus.len());
+        for Cpu { raw, deaf, .. } in &mut self.cpus {
+            if let (Some(raw), false) = (raw.as_ref(), *deaf) {
+                fds.push(PollFd::new(raw, PollFlags::IN));
+                polled.push(deaf);
+            }
+        }
         let timeout = Timespec::try_from(most).ok();
         match poll(&mut fds, timeout.as_ref()) {
             Ok(0) => false,
             Ok(_) if fds.iter().any(|f| f.revents().contains(PollFlags::IN)) => true,
-            // Interrupted, or only errors: never spin.
-            _ => {
+            Ok(_) => {
+                // A CPU that was never plugged in answers at once, and always: it is not asked again.
+                for (fd, deaf) in fds.iter().zip(polled) {
+                    *deaf = !fd.revents().is_empty();
+                }
+                false
+            }
+            Err(_) => {
                 std::thread::sleep(most.min(Duration::from_millis(1)));
                 false
             }
