@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use altaz_profile::{BlindSpot, BoundaryEntry, Calibration, Layer, Unit, Window};
+use altaz_profile::{BlindSpot, BoundaryEntry, Calibration, Context, Layer, Unit, Window};
 use altaz_target::{Role, Target};
 
 use super::kernel::KernelNames;
 use super::rows::UnitId;
-use super::session::{Kernel, Session};
+use super::session::{Kernel, Session, context};
 
 /// What a recording leaves behind.
 #[derive(Debug)]
@@ -30,10 +30,20 @@ pub struct Recorded {
 
 impl Session {
     /// Takes the tracing down, then names what it saw.
-    fn finish_kernel(&mut self, kernel: Kernel, background: &mut BTreeSet<UnitId>) {
-        let Kernel { recorder, units, background: functions, waiting, .. } = kernel;
-        let interrupted: BTreeSet<UnitId> =
-            functions.iter().filter_map(|f| units.get(f).copied()).collect();
+    fn finish_kernel(&mut self, kernel: Kernel) -> BTreeSet<(UnitId, Context)> {
+        let Kernel { recorder, units, waiting, .. } = kernel;
+        let mut background = BTreeSet::new();
+        match recorder.baseline(self.plan.baseline, &|| false) {
+            Ok(baseline) => {
+                let found = baseline.background.iter();
+                background.extend(
+                    found.filter_map(|b| Some((*units.get(&b.function)?, context(b.context)))),
+                );
+            }
+            Err(error) => self.notes.push(format!(
+                "whose interrupts the functions in interrupt contexts are was not looked at: {error}"
+            )),
+        }
         let traceable: Vec<u64> = recorder.functions().iter().map(|(_, f)| f.address).collect();
         if let Err(error) = recorder.finish() {
             self.notes.push(format!("tracing could not be taken down cleanly: {error}"));
@@ -54,36 +64,31 @@ impl Session {
                 self.notes.push(format!(
                     "kernel functions have the tracer's names, and no sizes: {error}"
                 ));
-                return;
+                return background;
             }
         };
-        let mut quiet = BTreeSet::new();
-        let removed = self.rows.rename(|id, target| {
-            if target.layer != Layer::HostKernel {
-                return Some(target.clone());
-            }
-            let named = names.target(target.offset);
-            if let (Some(named), true) = (&named, interrupted.contains(&id)) {
-                quiet.insert((named.binary.clone(), named.offset));
-            }
-            named
+        let renamed = self.rows.rename(|target| match target.layer {
+            Layer::HostKernel => names.target(target.offset),
+            _ => Some(target.clone()),
         });
-        background.extend(self.rows.find(|t| quiet.contains(&(t.binary.clone(), t.offset))));
+        let removed = units.values().filter(|unit| !renamed.contains_key(unit)).count();
         if removed > 0 {
             self.notes.push(format!(
                 "{removed} traced functions are in no symbol table any more (unloaded modules)"
             ));
         }
         self.blind_spots.push(names.not_traceable(traceable));
+        background
+            .into_iter()
+            .filter_map(|(unit, context)| Some((*renamed.get(&unit)?, context)))
+            .collect()
     }
 
     /// Ends the recording, removes what was set up in the kernel, and gives what was seen.
     pub fn finish(mut self) -> Recorded {
         let calibration = self.calibration();
-        let mut background = BTreeSet::new();
-        if let Some(kernel) = self.kernel.take() {
-            self.finish_kernel(kernel, &mut background);
-        }
+        let background =
+            self.kernel.take().map(|kernel| self.finish_kernel(kernel)).unwrap_or_default();
         if let Some(syscalls) = self.syscalls.take() {
             let (entries, lost) = syscalls.finish(&mut |tgid| self.process_of(tgid).1);
             if lost > 0 {

@@ -52,29 +52,19 @@ impl Rows {
         self.targets.get(unit.0 as usize)
     }
 
-    /// Units of which `wanted` says so.
-    pub fn find<'a>(
-        &'a self,
-        mut wanted: impl FnMut(&Target) -> bool + 'a,
-    ) -> impl Iterator<Item = UnitId> + 'a {
-        (0..).map(UnitId).zip(&self.targets).filter(move |(_, t)| wanted(t)).map(|(id, _)| id)
-    }
-
     /// Replaces what units are by what `name` makes of them, once there is time to look names up.
     /// Units that turn out to be the same become one; those that `name` does not know are removed.
-    /// Returns how many were.
-    pub fn rename(&mut self, mut name: impl FnMut(UnitId, &Target) -> Option<Target>) -> usize {
+    /// Returns the new number of each that was not.
+    pub fn rename(
+        &mut self,
+        mut name: impl FnMut(&Target) -> Option<Target>,
+    ) -> HashMap<UnitId, UnitId> {
         let old = std::mem::take(&mut self.targets);
         self.ids.clear();
-        let mut removed = 0;
         let mut renamed: HashMap<UnitId, UnitId> = HashMap::new();
         for (id, target) in (0..).map(UnitId).zip(&old) {
-            match name(id, target) {
-                Some(target) => {
-                    let new = self.unit(target);
-                    renamed.insert(id, new);
-                }
-                None => removed += 1,
+            if let Some(target) = name(target) {
+                renamed.insert(id, self.unit(target));
             }
         }
         let mut seen: BTreeMap<(UnitId, Context), BTreeSet<u32>> = BTreeMap::new();
@@ -85,7 +75,7 @@ impl Rows {
         }
         let first = |windows: BTreeSet<u32>| windows.into_iter().take(ENOUGH).collect();
         self.seen = seen.into_iter().map(|(key, windows)| (key, first(windows))).collect();
-        removed
+        renamed
     }
 
     /// Adds a window; what is noted afterwards was seen in it.
@@ -162,14 +152,13 @@ impl Rows {
         layers.into_iter().map(|(layer, counts)| (layer, estimate(counts))).collect()
     }
 
-    /// The profile's windows and rows. Rows of `background` units in interrupt contexts are marked
-    /// as background: other tasks' interrupts execute them too.
-    pub fn finish(self, background: &BTreeSet<UnitId>) -> (Vec<Window>, Vec<Unit>) {
+    /// The profile's windows and rows. Rows of these units in these contexts are marked as
+    /// background: other tasks' interrupts execute them too.
+    pub fn finish(self, background: &BTreeSet<(UnitId, Context)>) -> (Vec<Window>, Vec<Unit>) {
         let Self { windows, targets, seen, .. } = self;
         let mut merged: BTreeMap<(UnitId, Context), BTreeSet<u32>> = BTreeMap::new();
         for ((unit, context), seen) in seen {
-            let interrupt = matches!(context, Context::Softirq | Context::Hardirq);
-            let context = match interrupt && background.contains(&unit) {
+            let context = match background.contains(&(unit, context)) {
                 true => Context::Background,
                 false => context,
             };
@@ -281,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn only_interrupts_become_background() {
+    fn what_others_execute_too_becomes_background() {
         let mut rows = Rows::default();
         let f = rows.unit(target(Layer::HostKernel, 1));
         rows.open_window(window(0));
@@ -289,7 +278,8 @@ mod tests {
         rows.note(f, Context::Softirq);
         rows.open_window(window(1));
         rows.note(f, Context::Hardirq);
-        let (_, units) = rows.finish(&BTreeSet::from([f]));
+        let background = [(f, Context::Softirq), (f, Context::Hardirq)];
+        let (_, units) = rows.finish(&BTreeSet::from(background));
         let rows: Vec<_> = units.iter().map(|u| (u.context, u.windows.clone())).collect();
         assert_eq!(rows, [(Context::Task, vec![0]), (Context::Background, vec![0, 1])]);
     }
@@ -303,10 +293,10 @@ mod tests {
             rows.open_window(self::window(window));
             rows.note(*id, Context::Task);
         }
-        let removed = rows.rename(|_, t| {
+        let renamed = rows.rename(|t| {
             (t.offset != 3).then(|| Target { offset: 7, ..target(Layer::HostKernel, 7) })
         });
-        assert_eq!(removed, 1);
+        assert_eq!((renamed.len(), renamed[&ids[0]]), (2, renamed[&ids[1]]));
         let (_, units) = rows.finish(&BTreeSet::new());
         let rows: Vec<_> = units.iter().map(|u| (u.offset, u.windows.clone())).collect();
         assert_eq!(rows, [(7, vec![0, 1])]);

@@ -67,6 +67,8 @@ pub struct Plan {
     pub buffer_kb: u32,
     /// Units that are no news: those of an earlier profile.
     pub known: BTreeSet<KnownUnit>,
+    /// How long to look, at the end, which interrupt work happens for other tasks as well.
+    pub baseline: Duration,
     /// Names of system calls and of exit reasons.
     pub names: Names,
 }
@@ -135,7 +137,6 @@ pub(super) struct Kernel {
     /// Only where news must be told from what is known.
     pub(super) names: Option<KernelNames>,
     pub(super) units: HashMap<FunctionIndex, UnitId>,
-    pub(super) background: BTreeSet<FunctionIndex>,
     pub(super) waiting: u32,
 }
 
@@ -231,13 +232,7 @@ impl Session {
             true => None,
             false => Some(KernelNames::read(&self.kernel_roots, &self.plan.release)?),
         };
-        Ok(Kernel {
-            recorder,
-            names,
-            units: HashMap::new(),
-            background: BTreeSet::new(),
-            waiting: 0,
-        })
+        Ok(Kernel { recorder, names, units: HashMap::new(), waiting: 0 })
     }
 
     fn open_filter(&self) -> Result<ActiveFilter, LiveError> {
@@ -508,7 +503,7 @@ fn is_worker(process: &altaz_target::Process, _thread: &altaz_target::Thread) ->
     process.role == Role::KernelWorker
 }
 
-fn context(context: KernelContext) -> Context {
+pub(super) fn context(context: KernelContext) -> Context {
     match context {
         KernelContext::Task => Context::Task,
         KernelContext::Softirq => Context::Softirq,

@@ -13,6 +13,8 @@ use super::tracefs::{Tracefs, remove_orphans};
 use super::{posture, rights};
 use crate::cli::{Context, ObserveArgs, SyscallsWhen, TargetArgs};
 
+/// Time for looking whose interrupts it was.
+const BASELINE: std::time::Duration = std::time::Duration::from_secs(1);
 /// Longest name of a thread that the kernel keeps, bytes.
 const COMM: usize = 15;
 /// Time that a command is given to become itself before its posture is read.
@@ -94,6 +96,7 @@ pub(crate) fn begin(
         partial: how.partial,
         buffer_kb: how.buffer,
         known,
+        baseline: BASELINE,
         names: Names {
             syscall: altaz_deploy::seccomp::syscall_name,
             exit_reason: altaz_deploy::vm_exit::reason,
