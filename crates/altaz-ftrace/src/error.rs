@@ -48,6 +48,15 @@ pub enum FtraceError {
         /// What could not be opened.
         path: PathBuf,
     },
+    /// The kernel refuses it even to root, and does not say why.
+    #[error(
+        "{path}: the kernel refuses this even to root: function tracing is closed on this machine by lockdown, a \
+         hardened kernel or a container; kernel functions can be recorded in the lab instead"
+    )]
+    Refused {
+        /// What could not be opened.
+        path: PathBuf,
+    },
     /// The kernel is locked down.
     #[error(
         "{path}: refused because the kernel is locked down ({mode}); tracefs is closed under \"confidentiality\", \
@@ -110,6 +119,7 @@ impl FtraceError {
             Some(Errno::ACCESS) => Self::Permission { path },
             Some(Errno::PERM) => match lockdown(Path::new("/sys/kernel/security/lockdown")) {
                 Some(mode) => Self::Lockdown { path, mode },
+                None if rustix::process::geteuid().is_root() => Self::Refused { path },
                 None => Self::Permission { path },
             },
             Some(Errno::BUSY) => Self::Busy { path, what },

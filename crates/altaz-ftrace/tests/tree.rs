@@ -149,23 +149,30 @@ fn an_orphan_that_is_held_is_reported_with_its_path() {
 #[ignore = "needs root"]
 fn this_machines_tracefs_is_used_or_refused_in_words_and_left_as_it_was() {
     let tracefs = Path::new("/sys/kernel/tracing");
-    let before: Vec<_> =
-        fs::read_dir(tracefs.join("instances")).into_iter().flatten().count().to_string().into();
     let own = std::process::id();
     match Recorder::start(Options::new(vec![own])) {
         Ok(recorder) => {
             assert!(recorder.calibration().reconciles());
+            assert!(recorder.instance().exists());
             recorder.finish().unwrap();
         }
+        // Kernels of small virtual machines have no function tracer, or keep it closed.
         Err(error) => assert!(
-            matches!(error, FtraceError::NotMounted { .. } | FtraceError::NoFunctionTracer { .. }),
+            matches!(
+                error,
+                FtraceError::NotMounted { .. }
+                    | FtraceError::NoFunctionTracer { .. }
+                    | FtraceError::Lockdown { .. }
+                    | FtraceError::Refused { .. }
+            ),
             "{error}"
         ),
     }
-    let after: Vec<_> =
-        fs::read_dir(tracefs.join("instances")).into_iter().flatten().count().to_string().into();
-    assert_eq!(before, after);
-    assert!(orphans(tracefs, Path::new("/proc")).iter().all(|o| o.pid != own));
+    let left = fs::read_dir(tracefs.join("instances")).into_iter().flatten().filter(|entry| {
+        let name = entry.as_ref().unwrap().file_name().into_string().unwrap();
+        name.starts_with(&format!("altaz-{own}-"))
+    });
+    assert_eq!(left.count(), 0);
 }
 
 #[test]
