@@ -1,6 +1,7 @@
 //! Prints what altaz would be pointed at: `target -p PID… | --cgroup PATH | --unit NAME |
 //! --container NAME`, and with `--expect DEPLOYMENT` fails unless that is what it is. For looking at
-//! real machines by hand.
+//! real machines by hand. `--default-profile` prints the system call filter of the containers that altaz
+//! starts, to put into a bundle.
 
 #![allow(clippy::unwrap_used, reason = "a tool for looking at things by hand")]
 
@@ -21,6 +22,10 @@ fn main() -> ExitCode {
             "--cgroup" => request = Some(Request::Cgroup(value.into())),
             "--unit" => request = Some(Request::Unit(value)),
             "--container" => request = Some(Request::Container(value)),
+            "--default-profile" => {
+                println!("{}", altaz_deploy::seccomp::default_profile());
+                return ExitCode::SUCCESS;
+            }
             "--expect" => expect = Some(value),
             other => panic!("{other}?"),
         }

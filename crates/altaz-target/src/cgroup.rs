@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::engine::Engine;
-use crate::process::text;
+use crate::process::{namespaces_in, text};
 use crate::roots::Roots;
 
 /// One line of `/proc/PID/cgroup`: a task's place in one hierarchy.
@@ -184,6 +184,16 @@ fn unescape(text: &str) -> String {
         .fold(text.to_owned(), |t, (code, plain)| t.replace(code, plain))
 }
 
+/// Inode number of the first cgroup namespace (`PROC_CGROUP_INIT_INO` of `include/linux/proc_ns.h`).
+const FIRST_NAMESPACE: u64 = 0xefff_fffb;
+
+/// Whether this reader sees cgroups from the hierarchy's real root. In a cgroup namespace of its own
+/// paths begin further down, and a level counted from them is not the kernel's.
+pub(crate) fn absolute(roots: &Roots) -> bool {
+    let own = namespaces_in(&roots.proc.join("self/ns"));
+    own.get("cgroup").is_none_or(|inode| *inode == FIRST_NAMESPACE)
+}
+
 /// A cgroup of the version 2 hierarchy, by which BPF programs can filter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cgroup {
@@ -191,8 +201,7 @@ pub struct Cgroup {
     pub path: PathBuf,
     /// The kernel's id of it: the inode number of the directory.
     pub id: u64,
-    /// Its depth below the root of the hierarchy, which has level 0. As this reader's cgroup
-    /// namespace shows it.
+    /// Its depth below the root of the hierarchy, which has level 0.
     pub level: u32,
 }
 

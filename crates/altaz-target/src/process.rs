@@ -226,7 +226,8 @@ pub(crate) fn namespaces(roots: &Roots, pid: u32) -> BTreeMap<&'static str, u64>
     namespaces_in(&roots.of(pid, "ns"))
 }
 
-fn namespaces_in(dir: &Path) -> BTreeMap<&'static str, u64> {
+/// Namespaces by kind, from a directory of links.
+pub(crate) fn namespaces_in(dir: &Path) -> BTreeMap<&'static str, u64> {
     let inode = |kind: &str| {
         let link = fs::read_link(dir.join(kind)).ok()?;
         let (_, number) = link.to_str()?.split_once(":[")?;

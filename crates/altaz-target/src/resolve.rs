@@ -504,6 +504,9 @@ pub(crate) fn filter_cgroup(
         let m = world.snapshot.get(*pid)?.cgroups.iter().find(|m| m.controllers.is_empty())?;
         Some(m.path.as_str())
     };
+    if !world.absolute {
+        return (None, roles.keys().copied().collect());
+    }
     let core = |role: &Role| matches!(role, Role::App | Role::Sentry | Role::Stub | Role::Vmm);
     let anchored =
         anchors.cgroups.iter().find(|m| m.controllers.is_empty()).map(|m| m.path.clone());

@@ -66,6 +66,8 @@ pub(crate) enum Nature {
 pub(crate) struct World {
     pub(crate) snapshot: Snapshot,
     pub(crate) mounts: Vec<Mount>,
+    /// Whether paths of cgroups are those that the kernel counts levels by.
+    pub(crate) absolute: bool,
     pub(crate) records: Records,
     pub(crate) sandboxes: Vec<Sandbox>,
     pub(crate) machines: Vec<Machine>,
@@ -83,7 +85,8 @@ impl World {
         let sandboxes = gvisor::sandboxes(&snapshot, &records);
         let machines = vmm::machines(roots, &snapshot);
         let containers = containers(&snapshot, &mounts, &records, &sandboxes);
-        Ok(Self { snapshot, mounts, records, sandboxes, machines, containers, looked })
+        let absolute = cgroup::absolute(roots);
+        Ok(Self { snapshot, mounts, absolute, records, sandboxes, machines, containers, looked })
     }
 
     /// What a process is. The most particular answer counts: a monitor in a container is a monitor.

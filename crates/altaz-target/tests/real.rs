@@ -13,7 +13,7 @@ use altaz_target::seccomp::evaluate::{Instruction, Program, Verdict, X86_64, eva
 use altaz_target::seccomp::read::{ReadError, filters};
 use altaz_target::seccomp::{Mode, width};
 use altaz_target::{Request, Role, Roots, posture, resolve};
-use child::{Child, wait_forever};
+use child::{Child, end_with, wait_forever};
 use nix::sys::signal::Signal;
 use syscalls::x86_64::Sysno;
 
@@ -306,8 +306,9 @@ fn a_process_in_new_namespaces_is_a_container_and_its_posture_says_which() {
             // SAFETY: gives this child new namespaces and forks; both halves only wait.
             unsafe {
                 libc::unshare(libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWUTS);
+                // From inside the namespace the parent's id is 0.
                 if libc::fork() == 0 {
-                    libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                    end_with(0);
                     wait_forever();
                 }
             }
@@ -315,6 +316,11 @@ fn a_process_in_new_namespaces_is_a_container_and_its_posture_says_which() {
         wait_forever,
     );
     let roots = Roots::here();
+    // Once it waits it is sure to end with its parent.
+    let waits = |pid: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('S'))
+    };
     let inner = || {
         let all =
             std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.pid)).ok()?;
@@ -322,7 +328,7 @@ fn a_process_in_new_namespaces_is_a_container_and_its_posture_says_which() {
     };
     let end = Instant::now() + Duration::from_secs(5);
     let pid = loop {
-        match inner() {
+        match inner().filter(waits) {
             Some(pid) => break pid,
             None => assert!(Instant::now() < end, "no inner process"),
         }
@@ -346,11 +352,10 @@ fn a_process_is_followed_from_its_first_child_to_its_end() {
             while go[0].load(Ordering::SeqCst) == 0 {
                 std::hint::spin_loop();
             }
+            let parent = std::process::id();
             // SAFETY: forks; both halves only wait.
-            unsafe {
-                if libc::fork() == 0 {
-                    libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                }
+            if unsafe { libc::fork() } == 0 {
+                end_with(parent);
             }
             wait_forever()
         },

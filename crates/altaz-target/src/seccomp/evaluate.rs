@@ -137,6 +137,21 @@ struct State {
     words: [Value; WORDS],
 }
 
+impl State {
+    /// Goes on behind this instruction and so many more.
+    fn skip(&mut self, instructions: usize) {
+        self.at = self.at.saturating_add(1).saturating_add(instructions);
+    }
+
+    /// Takes over what a comparison said about the accumulator and the word that it is a copy of.
+    fn narrow(&mut self, a: Value) {
+        self.a = a;
+        if let Some(word) = a.word.and_then(|w| self.words.get_mut(usize::from(w))) {
+            *word = a;
+        }
+    }
+}
+
 fn actions(program: &[Instruction], arch: u32, number: u32) -> Actions {
     let mut words = [Value::ANY; WORDS];
     words[0] = Value::known(number);
@@ -158,14 +173,16 @@ fn actions(program: &[Instruction], arch: u32, number: u32) -> Actions {
             }
             match step(program.get(state.at), &mut state) {
                 Next::Go => state.at += 1,
-                Next::Branch(ways) => match *ways {
-                    [Some(one), None] | [None, Some(one)] => state = one,
-                    // Ways that meet again with the same values are followed once.
-                    both => {
-                        todo.extend(both.into_iter().flatten().filter(|s| seen.insert(s.clone())));
+                Next::Jumped => {}
+                // Ways that meet again with the same values are followed once.
+                Next::Forked(other) => {
+                    if seen.insert((*other).clone()) {
+                        todo.push(*other);
+                    }
+                    if !seen.insert(state.clone()) {
                         break;
                     }
-                },
+                }
                 Next::Answer(value) => {
                     let Some(answer) = value.exact() else { return Actions::anything() };
                     out.possible.insert((answer & ACTION) as i32);
@@ -177,9 +194,15 @@ fn actions(program: &[Instruction], arch: u32, number: u32) -> Actions {
     out
 }
 
+/// How it goes on after an instruction.
 enum Next {
+    /// With the next one.
     Go,
-    Branch(Box<[Option<State>; 2]>),
+    /// Where the state says.
+    Jumped,
+    /// Where the state says, and from another state as well.
+    Forked(Box<State>),
+    /// Not: the filter has answered.
     Answer(Value),
 }
 
@@ -296,28 +319,32 @@ fn arithmetic(operation: u16, a: Value, b: Value) -> Option<Result<Value, Divisi
 
 /// Follows a jump: one way if the intervals decide it, else both, each with what it says about the
 /// word that was compared.
-fn jump(operation: u16, b: Value, s: &State, (jt, jf, k): (u8, u8, u32)) -> Next {
-    let to = |skip: usize, a: Option<Value>| {
-        let mut next = s.clone();
-        next.at = s.at.saturating_add(1).saturating_add(skip);
-        if let Some(a) = a {
-            next.a = a;
-            if let Some(word) = a.word.and_then(|w| next.words.get_mut(usize::from(w))) {
-                *word = a;
-            }
-        }
-        Some(next)
-    };
+fn jump(operation: u16, b: Value, s: &mut State, (jt, jf, k): (u8, u8, u32)) -> Next {
     if operation == 0x00 {
-        return Next::Branch(Box::new([to(k as usize, None), None]));
+        s.skip(k as usize);
+        return Next::Jumped;
     }
-    let Some((yes, no)) = compare(operation, s.a, b) else {
-        return Next::Answer(Value::known(0x8000_0000));
-    };
-    Next::Branch(Box::new([
-        yes.and_then(|a| to(usize::from(jt), Some(a))),
-        no.and_then(|a| to(usize::from(jf), Some(a))),
-    ]))
+    match compare(operation, s.a, b) {
+        Some((Some(yes), Some(no))) => {
+            let mut other = Box::new(s.clone());
+            other.narrow(no);
+            other.skip(usize::from(jf));
+            s.narrow(yes);
+            s.skip(usize::from(jt));
+            Next::Forked(other)
+        }
+        Some((Some(yes), None)) => {
+            s.narrow(yes);
+            s.skip(usize::from(jt));
+            Next::Jumped
+        }
+        Some((None, Some(no))) => {
+            s.narrow(no);
+            s.skip(usize::from(jf));
+            Next::Jumped
+        }
+        _ => Next::Answer(Value::known(0x8000_0000)),
+    }
 }
 
 /// The accumulator if the comparison holds, and if it does not; `None` where that cannot be.

@@ -19,6 +19,7 @@ impl Child {
     /// nothing that takes a lock or memory: the test's other threads are not there any more.
     pub fn fork(first: impl FnOnce(), then: impl FnOnce() -> i32) -> Self {
         let (read, write) = pipe().unwrap();
+        let parent = std::process::id();
         // SAFETY: the child only calls what it is handed, under the condition above, and leaves with
         // `_exit`.
         match unsafe { fork() }.unwrap() {
@@ -27,6 +28,7 @@ impl Child {
                 Self { pid: child.as_raw() as u32, ready: Some(read) }
             }
             ForkResult::Child => {
+                end_with(parent);
                 first();
                 drop(write);
                 let code = then();
@@ -59,6 +61,17 @@ impl Drop for Child {
         let pid = Pid::from_raw(self.pid as i32);
         let _ = kill(pid, Signal::SIGKILL);
         let _ = waitpid(pid, None);
+    }
+}
+
+/// Ends this process when its parent does, also if that has happened already.
+pub fn end_with(parent: u32) {
+    // SAFETY: neither call takes memory; leaving at once is what is wanted.
+    unsafe {
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        if libc::getppid() as u32 != parent {
+            libc::_exit(1);
+        }
     }
 }
 
