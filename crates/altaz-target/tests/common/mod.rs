@@ -1,5 +1,7 @@
 //! Trees of files that look like the kernel's and the engines', for tests without either.
 
+#![allow(dead_code, reason = "each test file uses its part")]
+
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
