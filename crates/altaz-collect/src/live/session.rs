@@ -187,6 +187,8 @@ impl Session {
             return Err(LiveError::Nothing);
         }
         session.origin_ns = now_ns();
+        // What was forked while the collectors were opened one after the other.
+        session.look()?;
         Ok(session)
     }
 
