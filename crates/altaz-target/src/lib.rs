@@ -11,6 +11,7 @@
 //! What must never be in it: measuring (that is the collectors'), and descriptions of deployments
 //! (those are `altaz-deploy`'s).
 
+mod build;
 mod cgroup;
 mod describe;
 mod engine;

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::TargetError;
+use crate::build::{filter_cgroup, process_of};
 use crate::members::members;
-use crate::resolve::{filter_cgroup, process_of};
 use crate::roots::Roots;
 use crate::target::{Process, Role, Target};
 use crate::world::World;

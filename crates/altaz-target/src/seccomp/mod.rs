@@ -14,7 +14,7 @@ use crate::process::{self, text};
 use crate::roots::Roots;
 use crate::target::{Role, Target};
 use evaluate::{I386, Program, Verdict, X32_BIT, X86_64, evaluate};
-use read::ReadError;
+use read::{Filters, ReadError};
 
 /// Calls of the mode that has no filter (`mode1_syscalls` of `kernel/seccomp.c`).
 const STRICT: [Sysno; 4] = [Sysno::read, Sysno::write, Sysno::exit, Sysno::rt_sigreturn];
@@ -140,25 +140,30 @@ impl Width {
 /// # Errors
 /// When the filters cannot be read.
 pub fn width(roots: &Roots, pid: u32) -> Result<Width, ReadError> {
-    let tids = process::threads(roots, pid);
-    let status = |tid: u32| text(&roots.of(pid, "task").join(tid.to_string()).join("status"));
+    let (mode, read) = filters_of(roots, pid)?;
+    Ok(Width { stopped: read.stopped, ..Width::of_filters(mode, &read.programs) })
+}
+
+/// Mode and filters of the thread of a process that has the fewest.
+fn filters_of(roots: &Roots, pid: u32) -> Result<(Mode, Filters), ReadError> {
     let of_thread = |tid: u32| {
-        let status = status(tid)?;
+        let file = roots.of(pid, "task").join(tid.to_string()).join("status");
+        let status = text(&file)?;
         // Kernels before 5.9 do not count filters.
         let count = field(&status, "Seccomp_filters").and_then(|n| n.parse::<u32>().ok());
         Some((Mode::of_status(&status), count.unwrap_or(0), tid))
     };
+    let tids = process::threads(roots, pid);
     let weakest = tids.iter().filter_map(|t| of_thread(t.tid)).min();
     let (mode, _, tid) = weakest.ok_or(ReadError::Gone(pid))?;
     if mode != Mode::Filter {
-        return Ok(Width::of_filters(mode, &[]));
+        return Ok((mode, Filters { programs: Vec::new(), stopped: Duration::ZERO }));
     }
     // Ids in a tree of files are not those of this machine's threads.
     if !roots.is_here() {
         return Err(ReadError::Hidden);
     }
-    let read = read::filters(tid)?;
-    Ok(Width { stopped: read.stopped, ..Width::of_filters(mode, &read.programs) })
+    Ok((mode, read::filters(tid)?))
 }
 
 /// At most this many processes of a role are stopped and read; the processes of one container have the
@@ -171,8 +176,8 @@ impl Target {
     /// processes for less than a millisecond each. What cannot be read stays undetermined, and a note
     /// says why.
     pub fn read_filters(&mut self, roots: &Roots) {
-        let mut notes = Vec::new();
-        for b in &mut self.boundaries {
+        for i in 0..self.boundaries.len() {
+            let Some(b) = self.boundaries.get(i) else { continue };
             if b.name != "syscall" || b.to != Layer::HostKernel {
                 continue;
             }
@@ -182,51 +187,69 @@ impl Target {
                 Layer::SandboxHelper => Role::Gofer,
                 _ => Role::App,
             };
-            let mut widths: Vec<Width> = Vec::new();
-            let of_role: Vec<_> = self.processes.iter().filter(|p| p.role == role).collect();
-            for p in of_role.iter().take(READ) {
-                match width(roots, p.pid) {
-                    Ok(w) => widths.push(w),
-                    Err(ReadError::Gone(_)) => {}
-                    Err(e) => notes.push(format!("{} {} ({}): {e}", role.as_str(), p.pid, p.comm)),
+            let (width, notes) = self.width_of_role(roots, role);
+            let notes: Vec<String> =
+                notes.into_iter().filter(|n| !self.notes.contains(n)).collect();
+            self.notes.extend(notes);
+            let Some(b) = self.boundaries.get_mut(i) else { continue };
+            b.permitted = width.as_ref().map(Width::permitted);
+            b.permitted_entries = width.as_ref().map(Width::entries).unwrap_or_default();
+        }
+    }
+
+    /// What at least one process of a role may call; `None` when one of them could not be read, as
+    /// the width would then be too small to be true.
+    fn width_of_role(&self, roots: &Roots, role: Role) -> (Option<Width>, Vec<String>) {
+        let mut notes = Vec::new();
+        let mut known: Vec<(Mode, Vec<Program>, Width)> = Vec::new();
+        let mut unread = false;
+        let of_role: Vec<_> = self.processes.iter().filter(|p| p.role == role).collect();
+        for p in of_role.iter().take(READ) {
+            match filters_of(roots, p.pid) {
+                Ok((mode, read)) => {
+                    if !known.iter().any(|(m, f, _)| *m == mode && *f == read.programs) {
+                        let width = Width::of_filters(mode, &read.programs);
+                        let width = Width { stopped: read.stopped, ..width };
+                        known.push((mode, read.programs, width));
+                    }
+                }
+                Err(ReadError::Gone(_)) => {}
+                Err(e) => {
+                    unread = true;
+                    notes.push(format!(
+                        "what {} {} ({}) may call is not known: {e}",
+                        role.as_str(),
+                        p.pid,
+                        p.comm
+                    ));
                 }
             }
-            if of_role.len() > READ {
-                notes.push(format!(
-                    "filters of {READ} of {} processes in the role {} were read",
-                    of_role.len(),
-                    role.as_str()
-                ));
-            }
-            // With one unread filter the width would be too small to be true.
-            if !notes.is_empty()
-                && widths.len() < of_role.len().min(READ)
-                && !notes.iter().all(|n| n.starts_with("filters of"))
-            {
-                b.permitted = None;
-                b.permitted_entries = Vec::new();
-                continue;
-            }
-            let differ = widths.windows(2).any(|w| matches!(w, [a, b] if a.calls != b.calls));
-            let Some(all) = widths.into_iter().reduce(|a, b| a.or(&b)) else { continue };
-            if differ {
-                notes.push(format!(
-                    "processes in the role {} have different filters; what at least one may call counts",
-                    role.as_str()
-                ));
-            }
-            if all.ia32 > 0 || all.x32 > 0 {
-                notes.push(format!(
-                    "the filters of {} also let through calls of other tables, which are not counted: \
-                     {} of the 32-bit one, {} of x32",
-                    role.as_str(),
-                    all.ia32,
-                    all.x32
-                ));
-            }
-            b.permitted = Some(all.permitted());
-            b.permitted_entries = all.entries();
         }
-        self.notes.extend(notes);
+        if of_role.len() > READ {
+            notes.push(format!(
+                "the filters of {READ} of the {} processes in the role {} were read",
+                of_role.len(),
+                role.as_str()
+            ));
+        }
+        let differ = known.windows(2).any(|w| matches!(w, [a, b] if a.2.calls != b.2.calls));
+        if differ {
+            notes.push(format!(
+                "processes in the role {} have different filters; what at least one may call counts",
+                role.as_str()
+            ));
+        }
+        let all = known.into_iter().map(|(_, _, w)| w).reduce(|a, b| a.or(&b));
+        let all = all.filter(|_| !unread);
+        if let Some(w) = all.as_ref().filter(|w| w.ia32 > 0 || w.x32 > 0) {
+            notes.push(format!(
+                "the filters in the role {} also let through calls of other tables, which are not \
+                 counted: {} of the 32-bit one, {} of x32",
+                role.as_str(),
+                w.ia32,
+                w.x32
+            ));
+        }
+        (all, notes)
     }
 }
