@@ -32,6 +32,10 @@ const LOOK: Duration = Duration::from_secs(1);
 const FIRST_LOOK: Duration = Duration::from_millis(20);
 /// Length of a window when no kernel functions are recorded.
 const WINDOW: Duration = Duration::from_millis(500);
+/// After this long userland functions are armed even if kernel functions still are…
+const PATIENCE: Duration = Duration::from_secs(8);
+/// … in moments when these cost less than this share of a CPU.
+const CHEAP: f64 = 0.02;
 /// The kernel's collector has settled when its windows are this long.
 const CALM: Duration = Duration::from_millis(250);
 /// Windows without a new system call after which counting them ends.
@@ -119,6 +123,7 @@ pub struct Session {
     pub(super) userland: Option<Userland>,
     pub(super) rows: Rows,
     pub(super) origin_ns: u64,
+    pub(super) opened: Instant,
     pub(super) looked: Instant,
     pub(super) look_after: Duration,
     pub(super) news: VecDeque<News>,
@@ -155,6 +160,7 @@ impl Session {
             userland: None,
             rows: Rows::default(),
             origin_ns: now_ns(),
+            opened: Instant::now(),
             looked: Instant::now(),
             look_after: FIRST_LOOK,
             news: VecDeque::new(),
@@ -297,7 +303,10 @@ impl Session {
             None => self.kernel_window(stop)?,
         };
         if hurry.is_none() {
-            self.calm = step.waiting == 0 && step.window >= CALM;
+            let settled = step.waiting == 0 && step.window >= CALM;
+            // On a machine without idle CPUs arming the kernel goes slowly; userland does not wait
+            // for the end of it.
+            self.calm = settled || (self.opened.elapsed() >= PATIENCE && step.cost < CHEAP);
         }
         self.userland_window()?;
         self.boundary_window()?;
