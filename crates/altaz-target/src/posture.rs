@@ -18,7 +18,8 @@ use crate::target::{Process, Role};
 /// `/dev` is not listed.
 const DEVICES: usize = 64;
 
-/// The posture of a process; `None` when it has ended.
+/// The posture of a process; `None` when it has ended, for threads of the kernel, and where its
+/// namespaces may not be read: half a posture would look like a harmless one.
 pub fn posture(roots: &Roots, process: &Process) -> Option<Posture> {
     if process.role == Role::KernelWorker {
         return None;
@@ -34,7 +35,7 @@ pub fn posture(roots: &Roots, process: &Process) -> Option<Posture> {
         uid: number("Uid")?,
         capabilities: capabilities(field(&status, "CapEff")),
         bounding: capabilities(field(&status, "CapBnd")),
-        namespaces: foreign(roots, pid),
+        namespaces: foreign(roots, pid)?,
         uid_map: uid_map(&text(&roots.of(pid, "uid_map")).unwrap_or_default()),
         no_new_privs: field(&status, "NoNewPrivs") == Some("1"),
         seccomp: Mode::of_status(&status).as_str().into(),
@@ -65,12 +66,12 @@ impl Named for CapabilitySet {
     }
 }
 
-/// Kinds of namespaces that are not the host's.
-fn foreign(roots: &Roots, pid: u32) -> Vec<String> {
+/// Kinds of namespaces that are not the host's; `None` where they may not be read.
+fn foreign(roots: &Roots, pid: u32) -> Option<Vec<String>> {
     let (host, own) = (process::host_namespaces(roots), process::namespaces(roots, pid));
     let differs =
         |kind: &&&str| matches!((host.get(**kind), own.get(**kind)), (Some(a), Some(b)) if a != b);
-    NAMESPACES.iter().filter(differs).map(|k| (*k).to_owned()).collect()
+    Some(NAMESPACES.iter().filter(differs).map(|k| (*k).to_owned()).collect())
 }
 
 /// Lines of a map of user ids, with single spaces.

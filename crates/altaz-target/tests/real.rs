@@ -206,6 +206,41 @@ fn a_process_without_a_filter_may_call_everything_and_is_not_stopped() {
 
 #[test]
 #[ignore = "needs root"]
+fn a_target_s_boundary_is_as_wide_as_its_widest_process() {
+    let (mut one, mut two) = (raw(&filter()), raw(&second()));
+    let go = shared();
+    let parent = Child::fork(
+        || install(&mut two),
+        || {
+            let parent = std::process::id();
+            // SAFETY: forks; both halves only wait.
+            if unsafe { libc::fork() } == 0 {
+                end_with(parent);
+                install(&mut one);
+                go[0].store(1, Ordering::SeqCst);
+            }
+            wait_forever()
+        },
+    )
+    .ready();
+    let end = Instant::now() + Duration::from_secs(10);
+    while go[0].load(Ordering::SeqCst) == 0 {
+        assert!(Instant::now() < end, "the child's child does not start");
+        std::thread::yield_now();
+    }
+    let roots = Roots::here();
+    let mut t = resolve(&roots, &Request::Pids(vec![parent.pid])).unwrap();
+    assert_eq!(t.processes.len(), 2);
+    t.read_filters(&roots);
+    let b = t.boundaries.iter().find(|b| b.name == "syscall").unwrap();
+    // Only `write` is refused by both.
+    assert_eq!(b.permitted, Some(altaz_deploy::seccomp::all_syscalls() - 1));
+    assert!(b.permitted_entries.iter().all(|e| e.name != "write" && !e.conditional));
+    assert!(t.notes.iter().any(|n| n.contains("different filters")), "{:?}", t.notes);
+}
+
+#[test]
+#[ignore = "needs root"]
 fn the_strict_mode_lets_four_calls_through() {
     let (read, write) = nix::unistd::pipe().unwrap();
     use std::os::fd::AsRawFd;
