@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use altaz_profile::{BlindSpot, BoundaryEntry, Calibration, Context, Layer, Unit, Window};
 use altaz_target::{Role, Target};
 
+use super::error::LiveError;
 use super::kernel::KernelNames;
 use super::rows::UnitId;
 use super::session::{Kernel, Session, context};
@@ -87,6 +88,18 @@ impl Session {
             .into_iter()
             .filter_map(|(unit, context)| Some((*renamed.get(&unit)?, context)))
             .collect()
+    }
+
+    /// Ends the recording without making a profile of it: removes what was set up in the kernel, and
+    /// says how many events were lost.
+    ///
+    /// # Errors
+    /// When the tracing instance cannot be removed.
+    pub fn close(mut self) -> Result<u64, LiveError> {
+        if let Some(kernel) = self.kernel.take() {
+            kernel.recorder.finish()?;
+        }
+        Ok(self.lost)
     }
 
     /// Ends the recording, removes what was set up in the kernel, and gives what was seen.

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use altaz::load::{LoadReport, ReadyCheck, ServiceLoad, wait_ready};
 use altaz_deploy::ServiceSpec;
 use altaz_lab::protocol::{ExitStatus, RequestBody, RunRequest};
+use altaz_lab::qemu::Accel;
 use altaz_lab::vm::Output;
 use altaz_lab::{BootOptions, InputFile, LabImage, LabVm, NetNs, ServiceImage, places};
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -51,6 +52,10 @@ impl Lab {
         let netns = NetNs::new()?;
         let mut options = BootOptions::new(&netns);
         options.service_image = Some(service);
+        // Tracers patch the functions that both processors execute at full speed.
+        if std::env::var("ALTAZ_BENCH_THREADS").as_deref() != Ok("multi") {
+            options.accel = Accel::TcgInTurn;
+        }
         options.input_files = vec![InputFile::host(ALTAZ, 0o755, altaz)];
         Ok(Self { vm: LabVm::boot(image, options).context("booting the lab")? })
     }

@@ -85,7 +85,7 @@ pub(crate) fn run(args: &WatchArgs, cx: &Context) -> anyhow::Result<ExitCode> {
     if let (Some(mut command), true) = (command, cx.interrupted()) {
         command.terminate();
     }
-    let lost = session.finish().lost;
+    let lost = session.close()?;
     let m = &watch.metrics;
     cx.ui.note(&format!(
         "{} new functions and {} new entry points in {}, {} events lost",
