@@ -270,9 +270,14 @@ fn owner(name: &str) -> Option<(u32, u64)> {
     }
 }
 
-/// When the process started, in clock ticks since boot: field 22 of `/proc/PID/stat`, behind the last `)`.
+/// When the process started, in clock ticks since boot: field 22 of `/proc/PID/stat`, behind the last `)`. `None` when
+/// it is gone, or dead and not yet collected by its parent (state `Z` or `X`).
 pub(crate) fn start_time(proc: &Path, pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(proc.join(pid.to_string()).join("stat")).ok()?;
     let (_, rest) = stat.rsplit_once(')')?;
-    rest.split_whitespace().nth(19)?.parse().ok()
+    let mut fields = rest.split_whitespace();
+    if matches!(fields.next()?, "Z" | "X") {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
 }

@@ -124,10 +124,21 @@ fn only_instances_of_dead_owners_are_orphans() {
     ] {
         fs::create_dir(tree.path("tracing/instances").join(name)).unwrap();
     }
+    // Killed, and its parent has not looked yet.
+    tree.put("proc/80/stat", "80 (altaz) Z 1 1 1 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 1234 0 0\n");
+    fs::create_dir(tree.path("tracing/instances/altaz-80-1234")).unwrap();
     let found = orphans(&tree.path("tracing"), &tree.path("proc"));
     let names: Vec<_> =
         found.iter().map(|o| (o.pid, o.path.file_name().unwrap().to_str().unwrap())).collect();
-    assert_eq!(names, [(77, "altaz-77-999"), (78, "altaz-78-1234"), (78, "altaz-78-1234-3")]);
+    assert_eq!(
+        names,
+        [
+            (77, "altaz-77-999"),
+            (78, "altaz-78-1234"),
+            (78, "altaz-78-1234-3"),
+            (80, "altaz-80-1234")
+        ]
+    );
     for orphan in found {
         orphan.remove().unwrap();
     }
