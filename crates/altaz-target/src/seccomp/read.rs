@@ -93,7 +93,9 @@ pub fn filters(tid: u32) -> Result<Filters, ReadError> {
     let reader = std::thread::Builder::new().name("altaz-filters".into()).spawn(move || {
         // The less this thread waits for a CPU, the shorter the other one is stopped. Without the
         // privilege it only takes longer on a busy machine.
-        let _ = rustix::process::setpriority_process(None, -20);
+        if !sys::first_on_the_cpu() {
+            let _ = rustix::process::setpriority_process(None, -20);
+        }
         read(tid)
     });
     let reader = reader.map_err(|e| {
@@ -180,9 +182,16 @@ fn programs(tid: u32) -> Result<Vec<Program>, ReadError> {
     Ok(all)
 }
 
-/// The one request that no library knows.
+/// Two requests that no library wraps.
 mod sys {
     use super::{Errno, GET_FILTER, Instruction, Program};
+
+    /// Lets the calling thread run before all ordinary ones, until it ends. Whether that was granted.
+    pub(super) fn first_on_the_cpu() -> bool {
+        let lowest = libc::sched_param { sched_priority: 1 };
+        // SAFETY: 0 is the calling thread; the kernel only reads the parameters.
+        unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const lowest) == 0 }
+    }
 
     /// The filter of this index of a thread that this thread traces and that is stopped.
     pub(super) fn filter(tid: u32, index: usize) -> Result<Program, Errno> {

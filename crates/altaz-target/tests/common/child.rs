@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
@@ -49,6 +50,15 @@ impl Child {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
         let line = status.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':'));
         line.unwrap().trim().to_owned()
+    }
+
+    /// Waits until it is in this state (`R`, `S`, `T` …).
+    pub fn becomes(&self, state: char) {
+        let end = Instant::now() + Duration::from_secs(5);
+        while !self.status("State").starts_with(state) {
+            assert!(Instant::now() < end, "state {}, not {state}", self.status("State"));
+            std::thread::yield_now();
+        }
     }
 
     pub fn signal(&self, signal: Signal) {
