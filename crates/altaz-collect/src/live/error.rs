@@ -44,6 +44,7 @@ impl LiveError {
             self,
             Self::Ftrace(
                 FtraceError::NoFunctionTracer { .. }
+                    | FtraceError::Refused { .. }
                     | FtraceError::Lockdown { .. }
                     | FtraceError::SwitchedOff
             ) | Self::Nothing
