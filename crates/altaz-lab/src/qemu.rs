@@ -96,6 +96,11 @@ pub enum Accel {
     /// Emulated: works everywhere, and the exact instrument needs it.
     #[default]
     Tcg,
+    /// Emulated, all processors in one thread of the host, in turn. Slower, and safe where the guest's
+    /// kernel patches code that other processors execute, over and over: with a thread for each,
+    /// QEMU may run the translation of a breakpoint that is no longer there ("Oops: int3"; seen with
+    /// 10.0, and on the kernel's list in July 2023, "qemu-x86_64 booting with 8.0.0 stil see int3").
+    TcgInTurn,
     /// The host's KVM; only where it was proven by booting.
     Kvm,
 }
@@ -148,6 +153,7 @@ impl Machine<'_> {
         let (cpu, accel) = match self.accel {
             // tb-size is in MiB; a small one would throw translated code away all the time.
             Accel::Tcg => ("max,+svm", "tcg,thread=multi,tb-size=1024"),
+            Accel::TcgInTurn => ("max,+svm", "tcg,thread=single,tb-size=1024"),
             Accel::Kvm => ("host", "kvm"),
         };
         add("-name", "altaz-lab".into());
