@@ -71,6 +71,10 @@ pub struct Plan {
     pub buffer_kb: u32,
     /// Units that are no news: those of an earlier profile.
     pub known: BTreeSet<KnownUnit>,
+    /// Kernel functions are all armed after about this time; the longer, the less the service pays.
+    pub arm_within: Duration,
+    /// Arm them all before the first window: for a command that has not begun yet.
+    pub arm_first: bool,
     /// How long to look, at the end, which interrupt work happens for other tasks as well.
     pub baseline: Duration,
     /// Names of system calls and of exit reasons.
@@ -150,7 +154,12 @@ impl Session {
     ///
     /// # Errors
     /// When one of them cannot be opened, unless the plan is content with the rest; when none can.
-    pub fn open(plan: Plan, roots: Roots, target: Target) -> Result<Self, LiveError> {
+    pub fn open(
+        plan: Plan,
+        roots: Roots,
+        target: Target,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Self, LiveError> {
         let mut session = Self {
             kernel_roots: KernelRoots::here(),
             kernel: None,
@@ -191,6 +200,10 @@ impl Session {
         }
         if session.kernel.is_none() && session.syscalls.is_none() && session.userland.is_none() {
             return Err(LiveError::Nothing);
+        }
+        if let (Some(kernel), true) = (&mut session.kernel, session.plan.arm_first) {
+            // Nothing of what the held process does is the command's.
+            while !stop() && kernel.recorder.advance(stop)?.waiting > 0 {}
         }
         session.origin_ns = now_ns();
         // What was forked while the collectors were opened one after the other.
@@ -234,6 +247,7 @@ impl Session {
         options.tracefs = self.plan.tracefs.clone();
         options.proc = self.roots.proc.clone();
         options.buffer_kb_per_cpu = Some(self.plan.buffer_kb);
+        options.pace.arm_within = self.plan.arm_within;
         // Without the tracer it is the tracer that must be talked about, not the symbols.
         let recorder = Recorder::start(options)?;
         let names = match self.plan.known.is_empty() {

@@ -1,6 +1,7 @@
 //! `altaz record` and `altaz watch`: wiring of the live instrument.
 
 mod command;
+mod keeping;
 mod metrics;
 mod observe;
 mod posture;
@@ -17,10 +18,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use altaz_collect::live::session::Step;
 use altaz_profile::completeness::layer_estimates;
-use altaz_profile::{Profile, file};
+use altaz_profile::{BlindSpot, Profile, file};
 use anyhow::Context as _;
 
-use self::observe::Observation;
+use self::observe::{Ask, Observation};
 use self::usage::Usage;
 use crate::cli::{Context, RecordArgs};
 use crate::exit::{Exit, Interrupted};
@@ -31,6 +32,9 @@ pub(crate) use self::watch::run as watch;
 
 /// Windows before completeness may end a recording: fewer say little.
 const ENOUGH_WINDOWS: usize = 40;
+
+/// Kind of the blind spots that `--partial` makes.
+const NOT_OBSERVED: &str = "not-observed";
 
 /// How often completeness is computed while recording.
 const COVERAGE_EVERY: Duration = Duration::from_millis(250);
@@ -47,7 +51,16 @@ enum End {
 pub(crate) fn run(args: &RecordArgs, cx: &Context) -> anyhow::Result<ExitCode> {
     let recorded_at = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     let begin = Instant::now();
-    let mut seen = observe::begin(&args.target, &args.observe, args.phase, BTreeSet::new(), cx)?;
+    let directory = keeping::directory(args.output.as_deref())?;
+    let ask = Ask {
+        target: &args.target,
+        how: &args.observe,
+        phase: args.phase,
+        duration: args.duration,
+        known: BTreeSet::new(),
+        directory: Some(&directory),
+    };
+    let mut seen = observe::begin(ask, cx)?;
     let service = args.service.clone().unwrap_or_else(|| seen.name.clone());
     let output = args.output.clone().unwrap_or_else(|| default_output(&service));
     let (end, failure) = observe(args, &mut seen, cx);
@@ -73,7 +86,7 @@ pub(crate) fn run(args: &RecordArgs, cx: &Context) -> anyhow::Result<ExitCode> {
         profile::Facts { recorded_at, service, image_id, detail, load: args.load.clone(), posture };
     let lost = recorded.lost;
     let profile = profile::assemble(recorded, facts);
-    file::write(&profile, &output)
+    rights::write_with_rights(|| file::write(&profile, &output))
         .with_context(|| format!("the recording cannot be kept as {}", output.display()))?;
     let code = say(&profile, lost, end, args, begin.elapsed(), cx);
     cx.ui.note(&format!("wrote {}", output.display()));
@@ -97,6 +110,7 @@ fn observe(
     let total = args.duration.map(|d| d.as_secs());
     let progress = cx.ui.step("recording", total);
     let mut cost = Average::default();
+    let mut announced = false;
     let (mut coverage, mut covered) = (None, Instant::now());
     loop {
         let stop = || cx.interrupted() || until.is_some_and(|u| Instant::now() >= u);
@@ -119,8 +133,15 @@ fn observe(
         if until.is_some_and(|u| Instant::now() >= u) {
             return (End::Duration, None);
         }
-        let settled =
-            seen.session.armed() && step.waiting == 0 && seen.session.windows() >= ENOUGH_WINDOWS;
+        let armed = seen.session.armed() && step.waiting == 0;
+        if armed && !announced {
+            announced = true;
+            let took = ui::in_words(begin.elapsed().as_secs_f64());
+            cx.ui.note(&format!(
+                "everything is armed after {took}; what is known costs nothing now"
+            ));
+        }
+        let settled = armed && seen.session.windows() >= ENOUGH_WINDOWS;
         if let (Some(wanted), Some(coverage), true) = (args.until_complete, coverage, settled)
             && coverage >= wanted
         {
@@ -210,6 +231,7 @@ fn say(
             boundary.name, boundary.from, boundary.to
         ));
     }
+    warn_of_unobserved(&manifest.blind_spots, cx);
     let windows = manifest.windows.len();
     let losses = if lost == 0 { "no event lost".into() } else { format!("{lost} events lost") };
     cx.ui.note(&format!("{windows} windows in {}, {losses}", ui::in_words(elapsed.as_secs_f64())));
@@ -244,6 +266,13 @@ fn say(
         cx.ui.note("ended before its time, by Ctrl-C; the profile holds what was seen until then");
     }
     exit
+}
+
+/// Says what `--partial` left out.
+fn warn_of_unobserved(blind_spots: &[BlindSpot], cx: &Context) {
+    for spot in blind_spots.iter().filter(|spot| spot.kind == NOT_OBSERVED) {
+        cx.ui.warn(&format!("not observed: {}", spot.what));
+    }
 }
 
 /// A file in the working directory; its name is safe whatever the service's is.
