@@ -21,7 +21,7 @@ use altaz_profile::completeness::layer_estimates;
 use altaz_profile::{BlindSpot, Profile, file};
 use anyhow::Context as _;
 
-use self::observe::Observation;
+use self::observe::{Ask, Observation};
 use self::usage::Usage;
 use crate::cli::{Context, RecordArgs};
 use crate::exit::{Exit, Interrupted};
@@ -52,15 +52,15 @@ pub(crate) fn run(args: &RecordArgs, cx: &Context) -> anyhow::Result<ExitCode> {
     let recorded_at = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     let begin = Instant::now();
     let directory = keeping::directory(args.output.as_deref())?;
-    let nothing_known = BTreeSet::new();
-    let mut seen = observe::begin(
-        &args.target,
-        &args.observe,
-        args.phase,
-        nothing_known,
-        Some(&directory),
-        cx,
-    )?;
+    let ask = Ask {
+        target: &args.target,
+        how: &args.observe,
+        phase: args.phase,
+        duration: args.duration,
+        known: BTreeSet::new(),
+        directory: Some(&directory),
+    };
+    let mut seen = observe::begin(ask, cx)?;
     let service = args.service.clone().unwrap_or_else(|| seen.name.clone());
     let output = args.output.clone().unwrap_or_else(|| default_output(&service));
     let (end, failure) = observe(args, &mut seen, cx);
@@ -110,6 +110,7 @@ fn observe(
     let total = args.duration.map(|d| d.as_secs());
     let progress = cx.ui.step("recording", total);
     let mut cost = Average::default();
+    let mut announced = false;
     let (mut coverage, mut covered) = (None, Instant::now());
     loop {
         let stop = || cx.interrupted() || until.is_some_and(|u| Instant::now() >= u);
@@ -132,8 +133,15 @@ fn observe(
         if until.is_some_and(|u| Instant::now() >= u) {
             return (End::Duration, None);
         }
-        let settled =
-            seen.session.armed() && step.waiting == 0 && seen.session.windows() >= ENOUGH_WINDOWS;
+        let armed = seen.session.armed() && step.waiting == 0;
+        if armed && !announced {
+            announced = true;
+            let took = ui::in_words(begin.elapsed().as_secs_f64());
+            cx.ui.note(&format!(
+                "everything is armed after {took}; what is known costs nothing now"
+            ));
+        }
+        let settled = armed && seen.session.windows() >= ENOUGH_WINDOWS;
         if let (Some(wanted), Some(coverage), true) = (args.until_complete, coverage, settled)
             && coverage >= wanted
         {

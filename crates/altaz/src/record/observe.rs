@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::Duration;
 
 use altaz_collect::live::LiveError;
 use altaz_collect::live::session::{CountSyscalls, KnownUnit, Names, Plan, Session};
@@ -13,13 +14,17 @@ use super::command::{Held, Running};
 use super::tracefs::{Tracefs, remove_orphans};
 use super::{posture, rights};
 use crate::cli::{Context, ObserveArgs, SyscallsWhen, TargetArgs};
+use crate::exit::Interrupted;
 
+/// Kernel functions are armed within this time at most. On a machine without idle CPUs that is what
+/// it takes for the service to lose no more than a few per cent meanwhile.
+const ARM_WITHIN: Duration = Duration::from_secs(150);
 /// Time for looking whose interrupts it was.
-const BASELINE: std::time::Duration = std::time::Duration::from_secs(1);
+const BASELINE: Duration = Duration::from_secs(1);
 /// Longest name of a thread that the kernel keeps, bytes.
 const COMM: usize = 15;
 /// Time that a command is given to become itself before its posture is read.
-const SETTLE: std::time::Duration = std::time::Duration::from_millis(20);
+const SETTLE: Duration = Duration::from_millis(20);
 
 /// An observation that has begun.
 pub(crate) struct Observation {
@@ -39,18 +44,28 @@ pub(crate) struct Observation {
     _tracefs: Tracefs,
 }
 
+/// What is asked for.
+pub(crate) struct Ask<'a> {
+    /// What to observe.
+    pub(crate) target: &'a TargetArgs,
+    /// How.
+    pub(crate) how: &'a ObserveArgs,
+    /// Phase that the windows belong to.
+    pub(crate) phase: Phase,
+    /// How long, if that is known.
+    pub(crate) duration: Option<Duration>,
+    /// What is no news.
+    pub(crate) known: BTreeSet<KnownUnit>,
+    /// Where a file will be written.
+    pub(crate) directory: Option<&'a Path>,
+}
+
 /// Begins to observe. A profile is to be written into `directory` at the end, if there is one.
 ///
 /// # Errors
 /// When there is nothing to observe, or nothing that can be.
-pub(crate) fn begin(
-    target: &TargetArgs,
-    how: &ObserveArgs,
-    phase: Phase,
-    known: BTreeSet<KnownUnit>,
-    directory: Option<&Path>,
-    cx: &Context,
-) -> anyhow::Result<Observation> {
+pub(crate) fn begin(ask: Ask<'_>, cx: &Context) -> anyhow::Result<Observation> {
+    let Ask { target, how, phase, duration, known, directory } = ask;
     let tracefs = Tracefs::find();
     for line in remove_orphans(tracefs.path()) {
         cx.ui.note(&line);
@@ -99,6 +114,13 @@ pub(crate) fn begin(
         partial: how.partial,
         buffer_kb: how.buffer,
         known,
+        // Half of a short recording is left for what is rare.
+        arm_within: match (&held, duration) {
+            (Some(_), _) => Duration::from_secs(1),
+            (None, Some(duration)) => (duration / 2).min(ARM_WITHIN),
+            (None, None) => ARM_WITHIN,
+        },
+        arm_first: held.is_some(),
         baseline: BASELINE,
         names: Names {
             syscall: altaz_deploy::seccomp::syscall_name,
@@ -115,8 +137,11 @@ pub(crate) fn begin(
         },
     );
     let step = cx.ui.step("arming", None);
-    let mut session =
-        Session::open(plan, roots.clone(), found).map_err(|e| advise(e, how.partial))?;
+    let mut session = Session::open(plan, roots.clone(), found, &|| cx.interrupted())
+        .map_err(|e| advise(e, how.partial))?;
+    if cx.interrupted() {
+        return Err(Interrupted.into());
+    }
     step.done("");
     let command = match held {
         Some(held) => Some(held.release(&target.command[0])?),

@@ -15,7 +15,7 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use super::metrics::{Metrics, Server};
-use super::observe::{self, Observation};
+use super::observe::{self, Ask, Observation};
 use super::usage::Usage;
 use super::{Average, COVERAGE_EVERY};
 use crate::cli::{Context, WatchArgs};
@@ -57,7 +57,15 @@ pub(crate) fn run(args: &WatchArgs, cx: &Context) -> anyhow::Result<ExitCode> {
     }
     let known = normal.as_ref().map(|n| n.units.clone()).unwrap_or_default();
     let begin = Instant::now();
-    let mut seen = observe::begin(&args.target, &args.observe, Phase::Serve, known, None, cx)?;
+    let ask = Ask {
+        target: &args.target,
+        how: &args.observe,
+        phase: Phase::Serve,
+        duration: None,
+        known,
+        directory: None,
+    };
+    let mut seen = observe::begin(ask, cx)?;
     let server = args.metrics.map(Server::start).transpose()?;
     if let Some(server) = &server {
         cx.ui.note(&format!("metrics at http://{}/metrics", server.address()));
