@@ -108,6 +108,14 @@ impl Session {
         let background =
             self.kernel.take().map(|kernel| self.finish_kernel(kernel)).unwrap_or_default();
         if let Some(syscalls) = self.syscalls.take() {
+            let c = syscalls.calibration();
+            if !c.reconciles() {
+                self.notes.push(format!(
+                    "of {} known system calls {} were counted: the counts of system calls are not \
+                     to be trusted",
+                    c.made, c.counted
+                ));
+            }
             let (entries, lost) = syscalls.finish(&mut |tgid| self.process_of(tgid).1);
             if lost > 0 {
                 self.notes.push(format!("{lost} system calls found no room in the counter"));

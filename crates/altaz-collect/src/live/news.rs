@@ -38,8 +38,9 @@ pub enum NewsOf {
         binary: String,
         /// Name; empty where there is none.
         symbol: String,
-        /// Start of the function.
-        offset: u64,
+        /// Start of the function; not known for kernel functions unless there is a profile to
+        /// compare with.
+        offset: Option<u64>,
         /// The system call that it serves, when it is the entry of one.
         syscall: Option<String>,
     },
@@ -61,6 +62,7 @@ impl Session {
         {
             target = named;
         }
+        let named = target.layer != Layer::HostKernel || target.size > 0;
         let id = target.build_id.as_deref().map(str::to_owned);
         if self.plan.known.contains(&(target.binary.to_string(), id, target.offset)) {
             return;
@@ -75,7 +77,7 @@ impl Session {
                 layer: target.layer,
                 binary: target.binary.to_string(),
                 symbol: target.symbol.to_string(),
-                offset: target.offset,
+                offset: named.then_some(target.offset),
                 syscall,
             },
             tid,

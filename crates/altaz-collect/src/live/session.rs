@@ -147,6 +147,8 @@ pub(super) struct Kernel {
     pub(super) names: Option<KernelNames>,
     pub(super) units: HashMap<FunctionIndex, UnitId>,
     pub(super) waiting: u32,
+    /// Everything was armed.
+    pub(super) armed: bool,
 }
 
 impl Session {
@@ -254,7 +256,7 @@ impl Session {
             true => None,
             false => Some(KernelNames::read(&self.kernel_roots, &self.plan.release)?),
         };
-        Ok(Kernel { recorder, names, units: HashMap::new(), waiting: 0 })
+        Ok(Kernel { recorder, names, units: HashMap::new(), waiting: 0, armed: false })
     }
 
     fn open_filter(&self) -> Result<ActiveFilter, LiveError> {
@@ -357,6 +359,7 @@ impl Session {
         };
         let report = kernel.recorder.advance(stop)?;
         kernel.waiting = report.waiting;
+        kernel.armed = report.waiting == 0;
         if let (true, Some(names)) = (report.modules_changed, &mut kernel.names) {
             names.refresh(&self.kernel_roots)?;
         }
@@ -414,10 +417,12 @@ impl Session {
             let new = syscalls.window()?;
             self.quiet = if new.is_empty() { self.quiet + 1 } else { 0 };
             entries.extend(new.into_iter().map(|(tgid, name)| (tgid, "syscall".to_owned(), name)));
-            let settled = self.kernel.as_ref().is_none_or(|_| self.quiet >= QUIET_WINDOWS);
+            // From then on the armed entry function of a new call gives it away; without kernel
+            // functions nothing would.
+            let armed = self.kernel.as_ref().is_some_and(|k| k.armed);
             if self.plan.syscalls == CountSyscalls::UntilQuiet
                 && self.quiet >= QUIET_WINDOWS
-                && settled
+                && armed
             {
                 syscalls.stop()?;
             }
@@ -447,9 +452,8 @@ impl Session {
     pub fn look(&mut self) -> Result<(), LiveError> {
         self.looked = Instant::now();
         let changes = self.target.refresh(&self.roots)?;
-        for gone in &changes.gone {
-            self.comms.remove(gone);
-        }
+        // Processes end, and change their names when they execute another program.
+        self.comms.clear();
         self.tgid_roles.extend(changes.new.iter().map(|p| (p.pid, p.role)));
         if let Some(kernel) = &mut self.kernel {
             kernel.recorder.follow(&changes.new_tids)?;
@@ -481,7 +485,7 @@ impl Session {
     /// Coverage of the layer that is covered least, of those with units; `None` while it cannot be
     /// said, or must not be because the calibration failed.
     pub fn coverage(&self) -> Option<f64> {
-        if self.calibration().is_some_and(|c| !c.reconciles()) {
+        if self.calibration().is_none_or(|c| !c.reconciles()) {
             return None;
         }
         let estimates = self.rows.estimates();
@@ -503,10 +507,15 @@ impl Session {
         self.rows.windows().len()
     }
 
-    /// The calibration of the kernel collector.
+    /// The calibration of the kernel collector, or of the system calls' where there is none.
     pub fn calibration(&self) -> Option<Calibration> {
-        let c = self.kernel.as_ref()?.recorder.calibration();
-        Some(Calibration { what: c.what.clone(), made: c.made, counted: c.counted })
+        match &self.kernel {
+            Some(kernel) => {
+                let c = kernel.recorder.calibration();
+                Some(Calibration { what: c.what.clone(), made: c.made, counted: c.counted })
+            }
+            None => self.syscalls.as_ref().map(|s| s.calibration().clone()),
+        }
     }
 }
 

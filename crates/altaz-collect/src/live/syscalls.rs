@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use altaz_bpf::syscalls::{Abi, Call, SyscallCount, SyscallCounter};
 use altaz_bpf::{ActiveFilter, BpfError};
-use altaz_profile::{BoundaryEntry, ProcessCount};
+use altaz_profile::{BoundaryEntry, Calibration, ProcessCount};
+
+/// Calls made for calibration.
+const CALIBRATION_CALLS: u64 = 1000;
 
 /// Name of a system call by its number.
 pub type NameOf = fn(u64) -> String;
@@ -17,16 +20,24 @@ pub struct Syscalls {
     seen: BTreeSet<Call>,
     news: u64,
     name: NameOf,
+    calibration: Calibration,
 }
 
 impl Syscalls {
-    /// Starts counting.
+    /// Starts counting, and makes known calls to see whether they are counted.
     ///
     /// # Errors
     /// When the kernel refuses.
     pub fn start(filter: &ActiveFilter, name: NameOf) -> Result<Self, BpfError> {
+        let counter = SyscallCounter::start(filter)?;
+        let known = counter.calibrate(CALIBRATION_CALLS)?;
         Ok(Self {
-            counter: Some(SyscallCounter::start(filter)?),
+            calibration: Calibration {
+                what: "getppid".into(),
+                made: known.made,
+                counted: known.counted,
+            },
+            counter: Some(counter),
             counts: Vec::new(),
             lost: 0,
             seen: BTreeSet::new(),
@@ -55,6 +66,11 @@ impl Syscalls {
             }
         }
         Ok(new)
+    }
+
+    /// Known calls against counted ones.
+    pub fn calibration(&self) -> &Calibration {
+        &self.calibration
     }
 
     /// Whether it still counts.

@@ -35,6 +35,8 @@ const LONGEST: Duration = Duration::from_millis(320);
 /// Probes that were seen often enough are taken off when they are hit more often than this together,
 /// hits/s: at 1 µs a hit, 0.05 % of a CPU.
 const HOT: f64 = 500.0;
+/// A sandbox has booted after this long.
+const BOOT: Duration = Duration::from_secs(20);
 /// Cooler ones are taken off after this long.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -118,6 +120,10 @@ impl Userland {
             }
             // A command that has not begun yet is still altaz.
             if self.own.is_some() && file_of(&roots.proc, process.pid) == self.own {
+                continue;
+            }
+            // A sandbox that is probed while it boots hangs.
+            if process.role == Role::Sentry && age(&roots.proc, process) < BOOT {
                 continue;
             }
             self.shadow_stack |= uses_shadow_stack(&roots.proc, process.pid);
@@ -334,6 +340,14 @@ impl File {
         }
         Ok(())
     }
+}
+
+/// How long ago a process started; nothing where procfs does not say.
+fn age(proc: &Path, process: &altaz_target::Process) -> Duration {
+    let uptime = std::fs::read_to_string(proc.join("uptime")).unwrap_or_default();
+    let uptime: f64 = uptime.split(' ').next().and_then(|s| s.parse().ok()).unwrap_or(0.0);
+    let started = process.start as f64 / rustix::param::clock_ticks_per_second() as f64;
+    Duration::try_from_secs_f64(uptime - started).unwrap_or_default()
 }
 
 /// The file that a process runs.

@@ -209,7 +209,7 @@ fn say(
     cx: &Context,
 ) -> Exit {
     let manifest = &profile.manifest;
-    let reconciles = manifest.calibration.as_ref().is_none_or(|c| c.reconciles());
+    let reconciles = manifest.calibration.as_ref().is_some_and(|c| c.reconciles());
     let mut least: Option<f64> = None;
     for (layer, estimate) in layer_estimates(profile, args.phase) {
         let shown = match (reconciles, estimate.coverage, estimate.unseen) {

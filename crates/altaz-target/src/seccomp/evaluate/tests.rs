@@ -1,3 +1,5 @@
+//! Filters written out by hand, and random ones against a concrete evaluation.
+
 use proptest::prelude::*;
 
 use super::*;
