@@ -184,6 +184,9 @@ impl Lab {
     }
 }
 
+/// Time in which what became hot when the load went on is seen in three windows and disarmed.
+const DISARM: Duration = Duration::from_secs(10);
+
 type Running = JoinHandle<std::io::Result<Result<LoadReport, String>>>;
 
 enum Load {
@@ -236,6 +239,33 @@ impl<'a> Service<'a> {
             std::thread::sleep(time);
             Ok(())
         })
+    }
+
+    /// Waits until altaz says that everything is armed, and some seconds more in which it disarms
+    /// what it sees. Where the load can be halted it is, meanwhile: on an idle machine arming takes
+    /// seconds, on a busy one minutes, and the outcome is the same.
+    pub fn until_armed(&self) -> Result<()> {
+        self.halt("STOP")?;
+        let armed = self.lab.sh("for i in $(seq 400); do
+                 grep -q 'everything is armed' /tmp/altaz.err && exit 0
+                 sleep 0.5
+             done
+             cat /tmp/altaz.err >&2
+             exit 1");
+        self.halt("CONT")?;
+        armed.context("altaz did not converge")?;
+        std::thread::sleep(DISARM);
+        Ok(())
+    }
+
+    fn halt(&self, signal: &str) -> Result<()> {
+        match self.load {
+            Load::Redis => {
+                self.lab.sh(&format!("kill -{signal} $(pgrep -x redis-benchmark)")).map(drop)
+            }
+            // Its requests come from outside; it leaves half of the machine idle.
+            Load::Http { .. } => Ok(()),
+        }
     }
 
     /// How fast it is while something is done.

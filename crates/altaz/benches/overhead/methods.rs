@@ -1,6 +1,6 @@
 //! Who watches the service: the scripts that arm each method in the lab, and what it lost.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use altaz_profile::{Profile, file};
 use anyhow::{Context, Result, bail};
@@ -107,11 +107,10 @@ pub fn watch(service: &Service<'_>, method: Method, times: &Times) -> Result<Wat
 }
 
 fn with_altaz(service: &Service<'_>, flags: &str, times: &Times) -> Result<Watched> {
-    let long = (times.average + times.converged).as_secs() + 60;
     let script = format!(
         "rm -f /tmp/a.altaz
          echo armed
-         {ALTAZ} record --quiet {target} {flags} --duration {long}s -o /tmp/a.altaz 2>/tmp/altaz.err </dev/null &
+         {ALTAZ} record {target} {flags} -o /tmp/a.altaz 2>/tmp/altaz.err </dev/null &
          read line
          kill -INT $!
          code=0
@@ -120,14 +119,17 @@ fn with_altaz(service: &Service<'_>, flags: &str, times: &Times) -> Result<Watch
          [ $code = 0 ] || [ $code = 4 ] || [ $code = 130 ]",
         target = service.target,
     );
-    let ((average, armed), _) = service.lab().armed(&script, || {
+    let ((average, armed, converged_at), _) = service.lab().armed(&script, || {
+        let begin = Instant::now();
         let average = service.speed(times.average)?;
-        Ok((average, service.speed(times.converged)?))
+        service.until_armed()?;
+        let converged_at = begin.elapsed();
+        Ok((average, service.speed(times.converged)?, converged_at))
     })?;
     let profile = profile(service)?;
     let windows = &profile.manifest.windows;
     let lost = windows.iter().map(|w| w.lost_events).sum();
-    let begin_ns = times.average.as_nanos() as u64;
+    let begin_ns = converged_at.as_nanos() as u64;
     let late = |first: u32| windows.get(first as usize).is_some_and(|w| w.start_ns >= begin_ns);
     Ok(Watched {
         average: Some(average),
