@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use altaz::compare::images;
 use altaz::compare::session::{Parts, Session};
@@ -13,7 +13,7 @@ use altaz::load::{ReadyCheck, ServiceLoad, wait_ready};
 use altaz_collect::exact::build::{self, Built};
 use altaz_collect::exact::naming::{CodeImage, KernelCode, Names, Sources, VDSO};
 use altaz_collect::exact::recording::Purpose;
-use altaz_deploy::{ServiceSpec, deployments};
+use altaz_deploy::{LoadKind, ServiceSpec, deployments};
 use altaz_lab::protocol::RequestBody;
 use altaz_lab::{LabVm, NetNs, places};
 use altaz_profile::rules::{LayerRules, Origin};
@@ -83,8 +83,17 @@ pub struct Observation<'a> {
     pub spec: &'a ServiceSpec,
     /// altaz.
     pub altaz: &'a Path,
-    /// Requests of each recording.
-    pub requests: u64,
+    /// Length of each recording.
+    pub time: Duration,
+}
+
+/// How much load.
+#[derive(Debug, Clone, Copy)]
+enum Load {
+    /// So many requests.
+    Requests(u64),
+    /// As the spec has it, for so long.
+    For(Duration),
 }
 
 impl Observation<'_> {
@@ -95,8 +104,8 @@ impl Observation<'_> {
         self.idle(&mut session)?;
         self.start(&mut session)?;
         self.say("recording with the exact instrument alone");
-        self.load(&mut session, Phase::Start, WARM_UP)?;
-        self.load(&mut session, Phase::Serve, self.requests)?;
+        self.load(&mut session, Phase::Start, Load::Requests(WARM_UP))?;
+        self.load(&mut session, Phase::Serve, Load::For(self.time))?;
         session.close(Purpose::Aside)?;
         self.say("recording with the live instrument");
         let live = self.record(&session.vm, "")?;
@@ -172,41 +181,66 @@ impl Observation<'_> {
     }
 
     /// Load from outside while windows are taken.
-    fn load(&self, session: &mut Session<'_>, phase: Phase, requests: u64) -> Result<()> {
+    fn load(&self, session: &mut Session<'_>, phase: Phase, load: Load) -> Result<()> {
         session.close(Purpose::Aside)?;
-        let run = self.requests(requests);
+        let run = self.requests(load);
         std::thread::scope(|scope| session.windows_while(phase, scope.spawn(run), |_| Ok(())))?
     }
 
     /// The service's own load, to be run in a thread.
-    fn requests(&self, requests: u64) -> impl FnOnce() -> Result<()> + Send + use<> {
-        let load = ServiceLoad::new(self.spec, ADDRESS, requests, None);
+    fn requests(&self, load: Load) -> impl FnOnce() -> Result<()> + Send + use<> {
+        let (requests, time) = match load {
+            Load::Requests(n) => (n, Duration::ZERO),
+            Load::For(time) => (self.spec.load.requests, time),
+        };
+        let load = match &self.spec.load.kind {
+            // A constant rate: as many as fit.
+            LoadKind::Http(http) if !time.is_zero() => {
+                ServiceLoad::new(self.spec, ADDRESS, (time.as_secs_f64() * http.rate) as u64, None)
+            }
+            _ => ServiceLoad::new(self.spec, ADDRESS, requests, None),
+        };
         let netns = self.parts.netns.clone();
         move || {
-            let report = in_netns(&netns, move || load.run(&|| None, &|_| ()))()??;
-            match report.error_count() {
-                0 => Ok(()),
-                _ => Err(format!("requests failed: {:?}", report.error_summary()).into()),
+            let begin = Instant::now();
+            netns.enter()?;
+            loop {
+                let report = load.run(&|| None, &|_| ())?;
+                if report.error_count() > 0 {
+                    return Err(format!("requests failed: {:?}", report.error_summary()).into());
+                }
+                // A command is run again until the time is over.
+                if begin.elapsed() + Duration::from_secs(1) >= time {
+                    return Ok(());
+                }
             }
         }
     }
 
     /// A live recording of the service under its load.
     fn record(&self, vm: &LabVm, flags: &str) -> Result<Profile> {
+        // Nobody asks the service anything until the recording has begun.
         let script = format!(
             "rm -f /tmp/live.altaz
+             {ALTAZ} record --cgroup {CGROUP}/altaz-process {flags} --phase serve \
+                 --duration 1000s -o /tmp/live.altaz >/tmp/altaz.log 2>&1 </dev/null &
+             altaz=$!
+             until grep -q '^recording' /tmp/altaz.log; do
+                 kill -0 $altaz || {{ cat /tmp/altaz.log >&2; exit 1; }}
+                 sleep 0.5
+             done
              echo armed
-             {ALTAZ} record --quiet --cgroup {CGROUP}/altaz-process {flags} --phase serve \
-                 --duration 1000s -o /tmp/live.altaz >&2 </dev/null &
              read line
-             kill -INT $!
+             kill -INT $altaz
              code=0
-             wait $! || code=$?
-             [ $code = 0 ] || [ $code = 4 ] || [ $code = 130 ]"
+             wait $altaz || code=$?
+             cat /tmp/altaz.log
+             [ $code = 0 ] || [ $code = 4 ] || [ $code = 130 ] || {{ cat /tmp/altaz.log >&2; exit 1; }}"
         );
-        // It takes its time to start; the load is there meanwhile, and a little longer.
-        let run = self.requests(self.requests + self.requests / 4);
-        armed(vm, &script, || std::thread::spawn(run).join().map_err(|_| "a thread died")?)?;
+        let run = self.requests(Load::For(self.time));
+        let run = || std::thread::spawn(run).join().map_err(|_| "a thread died")?;
+        let ((), said) = armed(vm, &script, run)?;
+        eprint!("{said}");
         profile(vm, "/tmp/live.altaz")
     }
 
@@ -258,7 +292,7 @@ impl Observation<'_> {
         let list: Vec<String> =
             keys.iter().filter_map(|k| Some(traceable.index.get(*k)?.to_string())).collect();
         vm.put_file("/tmp/indexes", 0o644, list.join("\n").as_bytes())?;
-        let run = self.requests(self.requests);
+        let run = self.requests(Load::For(self.time / 2));
         let watch = || std::thread::spawn(run).join().map_err(|_| "a thread died")?;
         let ((), text) = armed(vm, &watch_script(), watch)?;
         let mut kernel_threads = BTreeSet::new();
