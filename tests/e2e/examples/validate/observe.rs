@@ -219,13 +219,13 @@ impl Observation<'_> {
 
     /// A live recording of the service under its load.
     fn record(&self, vm: &LabVm, flags: &str) -> Result<Profile> {
-        // Nobody asks the service anything until the recording has begun.
+        // Nobody asks the service anything until all functions are armed.
         let script = format!(
             "rm -f /tmp/live.altaz
              {ALTAZ} record --cgroup {CGROUP}/altaz-process {flags} --phase serve \
                  --duration 1000s -o /tmp/live.altaz >/tmp/altaz.log 2>&1 </dev/null &
              altaz=$!
-             until grep -q '^recording' /tmp/altaz.log; do
+             until grep -q 'everything is armed' /tmp/altaz.log; do
                  kill -0 $altaz || {{ cat /tmp/altaz.log >&2; exit 1; }}
                  sleep 0.5
              done
