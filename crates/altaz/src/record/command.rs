@@ -5,10 +5,12 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
 use std::thread::JoinHandle;
 
 use anyhow::{Context, anyhow};
+use rustix::fs::{Access, AtFlags, CWD};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 /// A process that waits to become the command.
@@ -28,8 +30,8 @@ impl Held {
         let (program, args) =
             argv.split_first().ok_or_else(|| anyhow!("there is no command to run"))?;
         #[allow(clippy::disallowed_methods, reason = "the user's own command, with no time-out")]
-        let mut command = Command::new(program);
-        command.args(args);
+        let mut command = Command::new(found(program));
+        command.arg0(program).args(args);
         let pipe = || pipe_with(PipeFlags::CLOEXEC).context("cannot make a pipe");
         let ((pid_read, pid_write), (go_read, go_write)) = (pipe()?, pipe()?);
         let other_end = go_write.as_raw_fd();
@@ -77,6 +79,21 @@ impl Held {
     }
 }
 
+/// Where a program is that `PATH` must be searched for. Searched here, and not by trying to execute
+/// one path after the other, because these calls would be counted as the command's own. One that is
+/// not found stays as it is: starting it says why.
+fn found(program: &str) -> PathBuf {
+    let here = PathBuf::from(program);
+    if program.contains('/') {
+        return here;
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let executable = |file: &PathBuf| {
+        file.is_file() && rustix::fs::accessat(CWD, file, Access::EXEC_OK, AtFlags::EACCESS).is_ok()
+    };
+    std::env::split_paths(&path).map(|dir| dir.join(program)).find(executable).unwrap_or(here)
+}
+
 /// The command.
 pub(crate) struct Running {
     child: Child,
@@ -117,6 +134,14 @@ mod tests {
         assert!(running.child.wait().unwrap().success());
         assert!(std::path::Path::new(&file).exists());
         assert!(running.ended().is_some());
+    }
+
+    #[test]
+    fn a_program_is_searched_for_before_it_is_executed() {
+        let touch = found("touch");
+        assert!(touch.is_absolute() && touch.ends_with("touch"), "{touch:?}");
+        assert_eq!(found("./touch"), PathBuf::from("./touch"));
+        assert_eq!(found("no-such-program"), PathBuf::from("no-such-program"));
     }
 
     #[test]
