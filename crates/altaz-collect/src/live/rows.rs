@@ -34,6 +34,8 @@ pub struct Rows {
     ids: HashMap<Key, UnitId>,
     /// Windows by unit and context, ascending.
     seen: BTreeMap<(UnitId, Context), Vec<u32>>,
+    /// Units in `seen`.
+    units: usize,
 }
 
 impl Rows {
@@ -75,6 +77,7 @@ impl Rows {
         }
         let first = |windows: BTreeSet<u32>| windows.into_iter().take(ENOUGH).collect();
         self.seen = seen.into_iter().map(|(key, windows)| (key, first(windows))).collect();
+        self.units = self.by_unit().len();
         renamed
     }
 
@@ -100,6 +103,7 @@ impl Rows {
     pub fn note(&mut self, unit: UnitId, context: Context) -> bool {
         let Some(window) = (self.windows.len() as u32).checked_sub(1) else { return false };
         let new = !self.is_known(unit);
+        self.units += usize::from(new);
         let windows = self.seen.entry((unit, context)).or_default();
         if windows.last() != Some(&window) && windows.len() < ENOUGH {
             windows.push(window);
@@ -113,7 +117,7 @@ impl Rows {
 
     /// Units seen so far.
     pub fn units(&self) -> usize {
-        self.by_unit().len()
+        self.units
     }
 
     /// For each unit, the windows in which it was seen in any context.

@@ -28,6 +28,10 @@ use crate::exact::naming::{KERNEL, Target as UnitTarget};
 /// How often the target's processes are looked at again; more often at first, when a command maps
 /// its libraries.
 const LOOK: Duration = Duration::from_secs(1);
+/// At most one part in so many of a CPU is used for it.
+const LOOKS_SHARE: u32 = 250;
+/// How often it is looked whether a process has ended, which is cheap.
+const ALIVE: Duration = Duration::from_millis(900);
 /// After this long they are looked at for the first time.
 const FIRST_LOOK: Duration = Duration::from_millis(20);
 /// Length of a window when no kernel functions are recorded.
@@ -130,6 +134,7 @@ pub struct Session {
     pub(super) opened: Instant,
     pub(super) looked: Instant,
     pub(super) look_after: Duration,
+    pub(super) asked: Instant,
     pub(super) news: VecDeque<News>,
     pub(super) news_dropped: u64,
     pub(super) lost: u64,
@@ -174,6 +179,7 @@ impl Session {
             opened: Instant::now(),
             looked: Instant::now(),
             look_after: FIRST_LOOK,
+            asked: Instant::now(),
             news: VecDeque::new(),
             news_dropped: 0,
             lost: 0,
@@ -326,9 +332,12 @@ impl Session {
         }
         self.userland_window()?;
         self.boundary_window()?;
-        if self.looked.elapsed() >= self.look_after {
-            self.look_after = (self.look_after * 2).min(LOOK);
+        if self.looked.elapsed() >= self.look_after || self.somebody_ended() {
+            let begin = Instant::now();
             self.look()?;
+            // Looking at all processes of a machine is dear on a large or slow one; those of the
+            // target that are forked meanwhile are followed by the kernel's own means.
+            self.look_after = (self.look_after * 2).min(LOOK).max(begin.elapsed() * LOOKS_SHARE);
         }
         step.units = self.rows.units();
         step.new = step.units - before;
@@ -442,6 +451,17 @@ impl Session {
             });
         }
         Ok(())
+    }
+
+    /// Whether a process of the target has ended since the last look. Asked once in a while.
+    fn somebody_ended(&mut self) -> bool {
+        if self.asked.elapsed() < ALIVE {
+            return false;
+        }
+        self.asked = Instant::now();
+        let proc = &self.roots.proc;
+        let alive = |pid: u32| proc.join(pid.to_string()).is_dir();
+        self.target.processes.iter().any(|p| !alive(p.pid))
     }
 
     /// Looks for new and ended processes and threads, and for newly mapped files. Done by itself

@@ -37,7 +37,7 @@ const ENOUGH_WINDOWS: usize = 40;
 const NOT_OBSERVED: &str = "not-observed";
 
 /// How often completeness is computed while recording.
-const COVERAGE_EVERY: Duration = Duration::from_millis(250);
+const COVERAGE_EVERY: Duration = Duration::from_secs(2);
 
 /// Why a recording ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
