@@ -108,15 +108,15 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Begins to listen.
+    /// Begins to listen, and to tell these.
     ///
     /// # Errors
     /// When the address cannot be had.
-    pub(crate) fn start(address: SocketAddr) -> anyhow::Result<Self> {
+    pub(crate) fn start(address: SocketAddr, metrics: Metrics) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(address)
             .with_context(|| format!("cannot serve metrics at {address}; use another --metrics"))?;
         let address = listener.local_addr().unwrap_or(address);
-        let metrics = Arc::new(Mutex::new(Metrics::default()));
+        let metrics = Arc::new(Mutex::new(metrics));
         let shown = Arc::clone(&metrics);
         std::thread::Builder::new()
             .name("metrics".into())
@@ -189,8 +189,11 @@ mod tests {
 
     #[test]
     fn metrics_are_told_as_they_are_set() {
-        let server = Server::start("127.0.0.1:0".parse().unwrap()).unwrap();
         let service = "a\"b".to_owned();
+        let first = Metrics { service: service.clone(), ..Metrics::default() };
+        let server = Server::start("127.0.0.1:0".parse().unwrap(), first).unwrap();
+        let answer = get(server.address(), "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert!(answer.contains("\naltaz_functions{service=\"a\\\"b\"} 0\n"), "{answer}");
         server.set(Metrics { service, new_functions: 7, ..Metrics::default() });
         let answer = get(server.address(), "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
@@ -205,8 +208,9 @@ mod tests {
 
     #[test]
     fn an_address_that_is_taken_is_named() {
-        let server = Server::start("127.0.0.1:0".parse().unwrap()).unwrap();
-        let error = Server::start(server.address()).map(|_| ()).unwrap_err();
+        let start = |address| Server::start(address, Metrics::default());
+        let server = start("127.0.0.1:0".parse().unwrap()).unwrap();
+        let error = start(server.address()).map(|_| ()).unwrap_err();
         assert!(format!("{error:#}").contains(&server.address().to_string()), "{error:#}");
     }
 }

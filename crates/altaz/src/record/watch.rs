@@ -66,7 +66,8 @@ pub(crate) fn run(args: &WatchArgs, cx: &Context) -> anyhow::Result<ExitCode> {
         directory: None,
     };
     let mut seen = observe::begin(ask, cx)?;
-    let server = args.metrics.map(Server::start).transpose()?;
+    let metrics = Metrics { service: seen.name.clone(), ..Metrics::default() };
+    let server = args.metrics.map(|a| Server::start(a, metrics.clone())).transpose()?;
     if let Some(server) = &server {
         cx.ui.note(&format!("metrics at http://{}/metrics", server.address()));
         if !server.address().ip().is_loopback() {
@@ -85,7 +86,7 @@ pub(crate) fn run(args: &WatchArgs, cx: &Context) -> anyhow::Result<ExitCode> {
             entries: BTreeSet::new(),
         }),
         quiet_since: Instant::now(),
-        metrics: Metrics { service: seen.name.clone(), ..Metrics::default() },
+        metrics,
         cost: Average::default(),
     };
     let result = watch.follow(&mut seen);
