@@ -119,7 +119,7 @@ fn a_commands_system_calls_are_counted_exactly() {
 #[ignore = "needs root"]
 fn a_profile_with_userland_can_be_reported_and_the_output_is_unchanged() {
     let dir = tempfile::tempdir().unwrap();
-    let text: String = (0..200_000).map(|n| format!("{n} ")).collect();
+    let text: String = (0..1_000_000).map(|n| format!("{n} ")).collect();
     std::fs::write(dir.path().join("in"), &text).unwrap();
     let work: &[(&str, &[&str])] = &[
         ("gzip", &["gzip", "-9nc", "in"]),
@@ -216,6 +216,14 @@ fn ctrl_c_ends_the_command_too() {
     altaz.armed();
     let command = altaz_e2e::children(altaz.pid());
     assert_eq!(command.len(), 1);
+    // Until it is let go it is altaz.
+    let begun = || std::fs::read_to_string(format!("/proc/{}/comm", command[0])).unwrap();
+    let begin = Instant::now();
+    while begun() != "perl\n" {
+        assert!(begin.elapsed() < Duration::from_secs(10), "it does not begin");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    std::thread::sleep(Duration::from_secs(1));
     altaz.signal("INT");
     altaz.wait().expect(0, &["wrote x.altaz"]);
     altaz_e2e::wait_gone(&command);
