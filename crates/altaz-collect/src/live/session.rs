@@ -40,6 +40,8 @@ const WINDOW: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(8);
 /// … in moments when these cost less than this share of a CPU.
 const CHEAP: f64 = 0.02;
+/// While userland is hot the kernel's collector is read this often.
+const KERNELS_TURN: Duration = Duration::from_millis(700);
 /// The kernel's collector has settled when its windows are this long.
 const CALM: Duration = Duration::from_millis(250);
 /// Windows without a new system call after which counting them ends.
@@ -135,6 +137,7 @@ pub struct Session {
     pub(super) looked: Instant,
     pub(super) look_after: Duration,
     pub(super) asked: Instant,
+    pub(super) kernel_read: Instant,
     pub(super) news: VecDeque<News>,
     pub(super) news_dropped: u64,
     pub(super) lost: u64,
@@ -180,6 +183,7 @@ impl Session {
             looked: Instant::now(),
             look_after: FIRST_LOOK,
             asked: Instant::now(),
+            kernel_read: Instant::now(),
             news: VecDeque::new(),
             news_dropped: 0,
             lost: 0,
@@ -320,11 +324,17 @@ impl Session {
             userland.attach_next(filter)?;
         }
         let hurry = self.userland.as_ref().and_then(|u| u.hurry()).filter(|_| calm);
+        // Kernel functions that wait to be armed have their turn in between.
+        let kernels_turn = self.kernel_read.elapsed() >= KERNELS_TURN;
+        let hurry = hurry.filter(|_| !kernels_turn);
         let mut step = match hurry {
             Some(length) => self.short_window(length),
-            None => self.kernel_window(stop)?,
+            None => {
+                self.kernel_read = Instant::now();
+                self.kernel_window(stop)?
+            }
         };
-        if hurry.is_none() {
+        if hurry.is_none() && self.kernel.is_some() {
             let settled = step.waiting == 0 && step.window >= CALM;
             // On a machine without idle CPUs arming the kernel goes slowly; userland does not wait
             // for the end of it.
@@ -352,7 +362,8 @@ impl Session {
         std::thread::sleep(length);
         let window = self.window(begin_ns, now_ns(), 0);
         self.rows.open_window(window);
-        Step { window: length, ..Step::default() }
+        let waiting = self.kernel.as_ref().map_or(0, |k| k.waiting);
+        Step { window: length, waiting, ..Step::default() }
     }
 
     fn kernel_window(&mut self, stop: &dyn Fn() -> bool) -> Result<Step, LiveError> {
