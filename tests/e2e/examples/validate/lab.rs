@@ -59,7 +59,7 @@ pub fn armed<T: Send>(
         };
         vm.run_with(request, TIMEOUT, &mut collect, |handle| {
             scope.spawn(move || {
-                if when_armed.recv_timeout(Duration::from_secs(120)).is_ok() {
+                if when_armed.recv_timeout(Duration::from_secs(400)).is_ok() {
                     let _ = tell.send(then());
                 }
                 // A script that ended early needs no line.
