@@ -34,6 +34,12 @@ pub const UNEXPLAINED: &str = "unexplained: in several windows, and not entered 
 /// Rare ones.
 pub const RARELY: &str = "rare: in one or two windows of the exact recording";
 
+/// The exact instrument says so.
+pub const NOT_THEN: &str = "not executed in the whole machine while the live instrument recorded";
+/// A tracer of entries cannot see it.
+pub const NOT_ENTERED: &str =
+    "executed, but not entered while the live instrument recorded (loops of threads)";
+
 /// Kinds that count against the live recording.
 const AGAINST: [&str; 2] = [MISSED, UNEXPLAINED];
 
@@ -75,6 +81,9 @@ pub fn compare(observed: &Observed) -> Kernel {
             }
         }
     }
+    let beside: BTreeSet<Key> = kernel_keys(&observed.beside).map(|(key, _)| key).collect();
+    let entered =
+        |name: &str| observed.beside.entered.contains_key(&(Layer::HostKernel, name.into()));
     let can = |key: &Key| observed.traceable.index.contains_key(key);
     let mut out = Kernel {
         exact: exact.len(),
@@ -88,6 +97,10 @@ pub fn compare(observed: &Observed) -> Kernel {
             "not traceable (assembly, notrace, entry code)"
         } else if elsewhere.contains(key) {
             "in interrupts, by the live recording's own contexts"
+        } else if !beside.contains(key) {
+            NOT_THEN
+        } else if !entered(name) {
+            NOT_ENTERED
         } else {
             only_exact(observed.watched.get(key), *windows)
         };
@@ -98,7 +111,7 @@ pub fn compare(observed: &Observed) -> Kernel {
             BACKGROUND
         } else if TRACERS_OWN.contains(&name.as_str()) {
             "the tracer's own"
-        } else if observed.meanwhile.contains(key) {
+        } else if beside.contains(key) {
             LATER
         } else {
             "not seen by the exact instrument at all"

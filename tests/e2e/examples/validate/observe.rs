@@ -63,8 +63,10 @@ pub struct Traceable {
 pub struct Observed {
     /// The exact instrument's, alone.
     pub exact: Built,
-    /// Kernel functions that it saw while the live one recorded.
-    pub meanwhile: BTreeSet<Key>,
+    /// What it saw while the live one recorded.
+    pub beside: Built,
+    /// What it saw while the live one recorded userland, too.
+    pub beside_userland: Built,
     /// The live one's.
     pub live: Profile,
     /// Another, with userland functions.
@@ -109,12 +111,13 @@ impl Observation<'_> {
         session.close(Purpose::Aside)?;
         self.say("recording with the live instrument");
         let live = self.record(&session.vm, "")?;
-        // What ran until here ran beside the live recording: a window of its own.
+        // What ran until here ran beside the live recording: a window of its own. So with the next.
         session.close(Purpose::Aside)?;
-        let meanwhile = session.recording.windows.len() - 1;
+        let beside = session.recording.windows.len() - 1;
         self.say("recording with the live instrument, userland too");
         let userland = self.record(&session.vm, "--userland")?;
         session.close(Purpose::Aside)?;
+        let beside_userland = session.recording.windows.len() - 1;
 
         self.say("naming");
         let kallsyms = session.vm.kallsyms()?;
@@ -122,15 +125,17 @@ impl Observation<'_> {
         let vdso = session.vm.vdso()?;
         let exact = self.name(&session, &kallsyms, &vdso)?;
         let traceable = Traceable::read(&session.vm, &kallsyms)?;
-        // The same once more with that window as the only one that serves.
-        for (i, window) in session.recording.windows.iter_mut().enumerate() {
-            window.purpose = match i == meanwhile {
-                true => Purpose::Phase(Phase::Serve),
-                false => Purpose::Aside,
-            };
-        }
-        let beside = self.name(&session, &kallsyms, &vdso)?;
-        let meanwhile = kernel_keys(&beside).map(|(key, _)| key).collect();
+        // The same with one of these windows as the only one that serves.
+        let mut alone = |window: usize| {
+            for (i, w) in session.recording.windows.iter_mut().enumerate() {
+                w.purpose = match i == window {
+                    true => Purpose::Phase(Phase::Serve),
+                    false => Purpose::Aside,
+                };
+            }
+            self.name(&session, &kallsyms, &vdso)
+        };
+        let (beside, beside_userland) = (alone(beside)?, alone(beside_userland)?);
 
         self.say("looking where the rest was entered");
         let seen: BTreeSet<Key> = live_keys(&live).collect();
@@ -142,7 +147,7 @@ impl Observation<'_> {
         let watched = self.watch(&session.vm, &traceable, &rest)?;
         let (_, off) = session.finish();
         off?;
-        Ok(Observed { exact, meanwhile, live, userland, traceable, watched })
+        Ok(Observed { exact, beside, beside_userland, live, userland, traceable, watched })
     }
 
     fn say(&self, what: &str) {

@@ -190,16 +190,16 @@ pub fn markdown(services: &[Compared], found: Option<&Counts>) -> String {
          `target/validate/validation.json` after it.\n\n\
          One boot of the lab. The exact instrument (a QEMU plugin that sees every block executed) records the service \
          under its load, alone. Then `altaz record` records the running service inside the lab under the same \
-         load, without and with `--userland`. What the exact instrument sees meanwhile contains altaz itself and is used \
-         for one question only: whether a function that the live recording has was executed then. Last, the \
+         load, without and with `--userland`. What the exact instrument sees meanwhile contains altaz itself; it is used \
+         for one question only: whether a function was executed and entered then at all. Last, the \
          functions that only the exact recording has are traced in the whole machine under the same load, to see which \
          task or interrupt enters them.\n\n\
-         The exact instrument knows no tasks: interrupts, kernel threads and other programs are in its recording. So \
-         *recall* is over traceable functions, without those that the live recording has in interrupt contexts or that \
+         The exact instrument knows no tasks: interrupts, kernel threads and other programs are in its recording, and \
+         it comes first. So *recall* is over traceable functions, without those that nobody in the machine entered \
+         while the live instrument recorded, those that the live recording has in interrupt contexts or that \
          are entered by others than the service's tasks alone, and without rare ones (in fewer than three windows of \
-         half a second), which another recording of the same length may lack by chance; the stricter figure counts the \
-         rare ones as missed. *Precision* is the share of the live recording's task-context functions that the exact \
-         instrument saw executed at all. Functions are compared by binary and offset, never by name.\n\n",
+         half a second); the stricter figure counts the rare ones as missed. *Precision* is the share of the live \
+         recording's task-context functions that the exact instrument saw executed at all. Functions are compared by binary and offset, never by name.\n\n",
     );
     for s in services {
         out.push_str(&service(s));

@@ -9,7 +9,7 @@ use altaz_symbols::Binary;
 use altaz_uprobe::{Allowed, Options, probe_points};
 
 use crate::Result;
-use crate::kernel::{RARE, share};
+use crate::kernel::{NOT_ENTERED, NOT_THEN, RARE, share};
 use crate::observe::Observed;
 
 /// A function of a binary: build-id and offset.
@@ -55,6 +55,8 @@ pub fn compare(observed: &Observed, files: &TarFiles) -> Result<Userland> {
     let mut out = Userland::default();
     let live: BTreeMap<Key, &Unit> = keyed(observed.userland.units.iter().filter(userland));
     let exact: BTreeMap<Key, &Unit> = keyed(observed.exact.units.iter().filter(userland));
+    let beside: BTreeMap<Key, &Unit> =
+        keyed(observed.beside_userland.units.iter().filter(userland));
     out.live = live.len();
     out.exact = exact.len();
     let mut reasons: BTreeMap<Arc<str>, BTreeMap<u64, Option<String>>> = BTreeMap::new();
@@ -76,7 +78,19 @@ pub fn compare(observed: &Observed, files: &TarFiles) -> Result<Userland> {
         if live.contains_key(key) {
             out.both += 1;
         } else {
-            let kind = if unit.windows.len() < RARE { RARELY } else { MISSED };
+            let kind = if !beside.contains_key(key) {
+                NOT_THEN
+            } else if !observed
+                .beside_userland
+                .entered
+                .contains_key(&(unit.layer, Arc::clone(&unit.symbol)))
+            {
+                NOT_ENTERED
+            } else if unit.windows.len() < RARE {
+                RARELY
+            } else {
+                MISSED
+            };
             out.only_exact.entry(kind).or_default().push(label(unit));
         }
     }
