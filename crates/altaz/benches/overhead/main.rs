@@ -9,7 +9,7 @@
 //! Before a speed counts, its answer is checked: redis refused no command, no web request failed, a
 //! method recorded something, and the kernel said how much it lost.
 //!
-//! Needs the lab. `ALTAZ_BENCH_OVERHEAD_ROUNDS` (4), of which `ALTAZ_BENCH_OTHERS_ROUNDS` (2) measure
+//! Needs the lab. `ALTAZ_BENCH_OVERHEAD_ROUNDS` (3), of which `ALTAZ_BENCH_OTHERS_ROUNDS` (1) measure
 //! others than altaz, `ALTAZ_BENCH_WEB_ROUNDS` (1), `ALTAZ_BENCH_SLICE` (5 s), `ALTAZ_BENCH_CONVERGED` (10 s);
 //! `ALTAZ_BENCH_METHODS` names the methods by their keys (all). Writes `target/bench/overhead.json`, and
 //! `docs/overhead.md` when all methods were measured.
@@ -53,8 +53,8 @@ impl Plan {
             Ok(names) => names.split(',').map(method).collect::<Result<_>>()?,
         };
         Ok(Self {
-            rounds: number("ALTAZ_BENCH_OVERHEAD_ROUNDS", 4)?,
-            others_rounds: number("ALTAZ_BENCH_OTHERS_ROUNDS", 2)?,
+            rounds: number("ALTAZ_BENCH_OVERHEAD_ROUNDS", 3)?,
+            others_rounds: number("ALTAZ_BENCH_OTHERS_ROUNDS", 1)?,
             web_rounds: number("ALTAZ_BENCH_WEB_ROUNDS", 1)?,
             times: Times {
                 slice: seconds("ALTAZ_BENCH_SLICE", 5)?,

@@ -96,8 +96,8 @@ pub struct Watched {
 /// Watches a service with a method and measures it meanwhile.
 pub fn watch(service: &Service<'_>, method: Method, times: &Times) -> Result<Watched> {
     let outcome = match method {
-        Method::Altaz => with_altaz(service, "", times),
-        Method::AltazUserland => with_altaz(service, "--userland", times),
+        Method::Altaz => with_altaz(service, "", Some(times.average), times),
+        Method::AltazUserland => with_altaz(service, "--userland", None, times),
         Method::FunctionGraph => others(service, times, &function_graph(&service.tasks)),
         Method::TraceCmd => others(service, times, &trace_cmd(&service.tasks)),
         Method::Bpftrace => others(service, times, BPFTRACE),
@@ -106,7 +106,12 @@ pub fn watch(service: &Service<'_>, method: Method, times: &Times) -> Result<Wat
     outcome.with_context(|| format!("watching {} with {}", service.name, method.words()))
 }
 
-fn with_altaz(service: &Service<'_>, flags: &str, times: &Times) -> Result<Watched> {
+fn with_altaz(
+    service: &Service<'_>,
+    flags: &str,
+    average: Option<Duration>,
+    times: &Times,
+) -> Result<Watched> {
     let script = format!(
         "rm -f /tmp/a.altaz
          echo armed
@@ -121,7 +126,7 @@ fn with_altaz(service: &Service<'_>, flags: &str, times: &Times) -> Result<Watch
     );
     let ((average, armed, converged_at), _) = service.lab().armed(&script, || {
         let begin = Instant::now();
-        let average = service.speed(times.average)?;
+        let average = average.map(|time| service.speed(time)).transpose()?;
         service.until_armed()?;
         let converged_at = begin.elapsed();
         Ok((average, service.speed(times.converged)?, converged_at))
@@ -132,7 +137,7 @@ fn with_altaz(service: &Service<'_>, flags: &str, times: &Times) -> Result<Watch
     let begin_ns = converged_at.as_nanos() as u64;
     let late = |first: u32| windows.get(first as usize).is_some_and(|w| w.start_ns >= begin_ns);
     Ok(Watched {
-        average: Some(average),
+        average,
         armed,
         events: profile.units.iter().map(|u| u.windows.len() as u64).sum(),
         lost,
