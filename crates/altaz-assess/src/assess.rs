@@ -24,7 +24,10 @@ use crate::{Options, complete};
 pub fn assess(profile: &Profile, options: &Options) -> Result<DeploymentResult, AssessError> {
     let manifest = &profile.manifest;
     let selection = select(profile);
-    if selection.serve.is_empty() {
+    // A recording that was content with the boundaries has these to show.
+    let only_boundaries = manifest.blind_spots.iter().any(|b| b.kind == "not-observed")
+        && manifest.boundaries.iter().any(|b| !b.entries.is_empty());
+    if selection.serve.is_empty() && !only_boundaries {
         return Err(AssessError::EmptyServe {
             deployment: manifest.deployment.clone(),
             windows: selection.windows,

@@ -32,6 +32,9 @@ pub(crate) struct Stat {
     pub(crate) start: u64,
     /// Time that it ran a guest's CPU, clock ticks; zero where the kernel does not say.
     pub(crate) guest: u64,
+    /// It has ended, and only waits for its parent to ask how. A leader that has ended while threads
+    /// of its go on is no such process.
+    pub(crate) ended: bool,
 }
 
 impl Stat {
@@ -48,6 +51,7 @@ impl Stat {
             flags: field(9)?,
             start: field(22)?,
             guest: field(43).unwrap_or(0),
+            ended: matches!(fields.first(), Some(&("Z" | "X"))) && field(20).is_none_or(|n| n <= 1),
         })
     }
 
@@ -74,7 +78,7 @@ pub(crate) struct Task {
 
 impl Task {
     fn read(roots: &Roots, pid: u32) -> Option<Self> {
-        let stat = Stat::read(roots, pid)?;
+        let stat = Stat::read(roots, pid).filter(|s| !s.ended)?;
         let kernel = stat.flags & PF_KTHREAD != 0;
         let argv = if kernel { Vec::new() } else { command_line(roots, pid) };
         let exe = fs::read_link(roots.of(pid, "exe")).map(undeleted).unwrap_or_default();
@@ -293,8 +297,18 @@ mod tests {
         let got = Stat::parse(line).unwrap();
         assert_eq!(
             got,
-            Stat { comm: "a) b (c".into(), ppid: 5, flags: 4_194_560, start: 99_000, guest: 0 }
+            Stat {
+                comm: "a) b (c".into(),
+                ppid: 5,
+                flags: 4_194_560,
+                start: 99_000,
+                guest: 0,
+                ended: false
+            }
         );
+        assert!(Stat::parse(&line.replace(") S", ") Z")).unwrap().ended);
+        let with_threads = line.replace(") S", ") Z").replace("20 0 1 0", "20 0 2 0");
+        assert!(!Stat::parse(&with_threads).unwrap().ended, "its threads go on");
     }
 
     #[test]

@@ -471,7 +471,11 @@ impl Session {
         }
         self.asked = Instant::now();
         let proc = &self.roots.proc;
-        let alive = |pid: u32| proc.join(pid.to_string()).is_dir();
+        // One whose parent has not asked for its end yet has ended all the same.
+        let alive = |pid: u32| {
+            std::fs::read_to_string(proc.join(pid.to_string()).join("stat"))
+                .is_ok_and(|s| s.rsplit_once(')').is_some_and(|(_, rest)| !rest.starts_with(" Z")))
+        };
         self.target.processes.iter().any(|p| !alive(p.pid))
     }
 
