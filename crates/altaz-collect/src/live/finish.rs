@@ -149,6 +149,8 @@ impl Session {
         blind_spots.append(&mut self.blind_spots);
         let mut notes = std::mem::take(&mut self.target.notes);
         notes.append(&mut self.notes);
+        let mut said = BTreeSet::new();
+        notes.retain(|note| said.insert(note.clone()));
         Recorded {
             windows,
             units,

@@ -95,10 +95,11 @@ pub(crate) fn begin(ask: Ask<'_>, cx: &Context) -> anyhow::Result<Observation> {
         Some(held) => cx.ui.note(&format!("observing {name}, process {}", held.pid)),
         None => cx.ui.note(&format!("observing {}", found.what)),
     }
-    let mut what_they_may = match &held {
-        Some(_) => Vec::new(),
-        None => posture::read(&roots, &mut found),
-    };
+    let mut what_they_may = posture::read(&roots, &mut found);
+    if held.is_some() {
+        // What the held process may do is what the command may, unless its file says otherwise.
+        what_they_may.iter_mut().for_each(|p| p.comm.clone_from(&name));
+    }
 
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let plan = Plan {
@@ -151,7 +152,10 @@ pub(crate) fn begin(ask: Ask<'_>, cx: &Context) -> anyhow::Result<Observation> {
         // Now it is the command that the process may be asked about.
         std::thread::sleep(SETTLE);
         session.look()?;
-        what_they_may = posture::read(&roots, session.target_mut());
+        let now = posture::read(&roots, session.target_mut());
+        if !now.is_empty() {
+            what_they_may = now;
+        }
     }
     Ok(Observation {
         session,
