@@ -41,7 +41,7 @@ const PATIENCE: Duration = Duration::from_secs(8);
 /// … in moments when these cost less than this share of a CPU.
 const CHEAP: f64 = 0.02;
 /// While userland is hot the kernel's collector is read this often.
-const KERNELS_TURN: Duration = Duration::from_millis(700);
+const KERNELS_TURN: Duration = Duration::from_millis(250);
 /// The kernel's collector has settled when its windows are this long.
 const CALM: Duration = Duration::from_millis(250);
 /// Windows without a new system call after which counting them ends.
