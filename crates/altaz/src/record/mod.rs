@@ -138,7 +138,7 @@ fn observe(
             announced = true;
             let took = ui::in_words(begin.elapsed().as_secs_f64());
             cx.ui.note(&format!(
-                "everything is armed after {took}; what is known costs nothing now"
+                "everything is armed after {took}; what is known is no longer watched"
             ));
         }
         let settled = armed && seen.session.windows() >= ENOUGH_WINDOWS;
