@@ -28,6 +28,13 @@ const CGROUP2_MAGIC: i64 = 0x6367_7270;
 /// Inode of the initial PID namespace (`PROC_PID_INIT_INO`).
 const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
 
+/// Whether this process is in the machine's own PID namespace, in which it sees all processes, and
+/// by the numbers that the kernel's programs see. Nothing where procfs does not say.
+pub fn sees_all_processes(proc: &Path) -> Option<bool> {
+    let namespace = fs::read_link(proc.join("self/ns/pid")).ok()?;
+    Some(namespace.as_os_str() == INITIAL_PID_NAMESPACE)
+}
+
 /// Whose events count.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TaskFilter {
@@ -110,8 +117,7 @@ impl ActiveFilter {
     /// When no process is named, altaz sees other process numbers than the kernel's programs, or
     /// the kernel refuses.
     pub fn start(tracefs: &Path, proc: &Path, filter: &TaskFilter) -> Result<Self, BpfError> {
-        let namespace = fs::read_link(proc.join("self/ns/pid"));
-        if namespace.is_ok_and(|n| n.as_os_str() != INITIAL_PID_NAMESPACE) {
+        if sees_all_processes(proc) == Some(false) {
             return Err(BpfError::PidNamespace);
         }
         let tasks = match filter {

@@ -201,7 +201,7 @@ fn entries(source: &Source, hist: &Histogram) -> Vec<BoundaryEntry> {
             None => out.push(BoundaryEntry::new(name, row.count)),
         }
     }
-    out.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.name.cmp(&b.name)));
+    BoundaryEntry::sort(&mut out);
     out
 }
 

@@ -110,8 +110,8 @@ pub struct Recorder {
     idle: Idle,
 }
 
-/// Now, by the clock that events are stamped with.
-fn now_ns() -> u64 {
+/// Now, by the clock that events are stamped with: `CLOCK_MONOTONIC`, ns. Async-signal-safe.
+pub fn now_ns() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     (now.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec as u64)
 }

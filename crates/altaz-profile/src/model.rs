@@ -307,6 +307,11 @@ impl BoundaryEntry {
     pub fn new(name: impl Into<String>, count: u64) -> Self {
         Self { name: name.into(), count, by_process: Vec::new() }
     }
+
+    /// Puts the most frequent first; those of one frequency by name.
+    pub fn sort(entries: &mut [Self]) {
+        entries.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.name.cmp(&b.name)));
+    }
 }
 
 /// How often one thread group called an entry point.

@@ -7,8 +7,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use altaz_ftrace::recorder::now_ns;
 use anyhow::Context;
-use rustix::time::{ClockId, clock_gettime};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::exit::Exit;
@@ -46,11 +46,6 @@ fn is_insisting(first: &AtomicU64, now: u64) -> bool {
         Ok(_) => false,
         Err(before) => now.saturating_sub(before) >= TOGETHER,
     }
-}
-
-fn now_ns() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    (now.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec as u64)
 }
 
 #[cfg(test)]

@@ -6,9 +6,6 @@ use std::path::{Path, PathBuf};
 
 use super::Machine;
 
-/// Link that `ns/pid` is in the initial PID namespace (`PROC_PID_INIT_INO`).
-const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
-
 /// A kernel's build configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KernelConfig {
@@ -124,9 +121,7 @@ impl KernelFacts {
             ftrace_enabled: read_trimmed(&m.proc.join("sys/kernel/ftrace_enabled")).as_deref()
                 != Some("0"),
             in_user_namespace: in_user_namespace(&m.proc),
-            sees_all_processes: std::fs::read_link(m.proc.join("self/ns/pid"))
-                .ok()
-                .map(|link| link.as_os_str() == INITIAL_PID_NAMESPACE),
+            sees_all_processes: altaz_bpf::filter::sees_all_processes(&m.proc),
             symbol_addresses: symbols.as_deref().map(shows_addresses),
             btf: m.sys.join("kernel/btf/vmlinux").is_file(),
             uprobe_multi: symbols

@@ -66,7 +66,7 @@ impl Exits {
         let sorted = counts.into_iter().map(|(boundary, entries)| {
             let mut entries: Vec<BoundaryEntry> =
                 entries.into_iter().map(|(name, n)| BoundaryEntry::new(name, n)).collect();
-            entries.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.name.cmp(&b.name)));
+            BoundaryEntry::sort(&mut entries);
             (boundary.to_owned(), entries)
         });
         (sorted.collect(), self.counter.lost().unwrap_or(0))

@@ -1,14 +1,10 @@
 //! The executable files that processes have mapped, each once, opened so that it stays the same file
 //! whatever happens to its name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-
-/// Larger files are not read: no program is that large.
-const LARGEST: u64 = 1 << 30;
 
 /// A mapping of executable code, from a line of `/proc/PID/maps`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,31 +62,12 @@ pub struct MappedFile {
     pub file: File,
 }
 
-impl MappedFile {
-    /// Its content. Reading it also brings its pages into memory, without which the kernel warns
-    /// when a probe is set.
-    ///
-    /// # Errors
-    /// When it cannot be read or is unreasonably large.
-    pub fn read(&self) -> std::io::Result<Vec<u8>> {
-        let size = self.file.metadata()?.len();
-        if size > LARGEST {
-            return Err(std::io::Error::other(format!("{size} bytes are no program")));
-        }
-        let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
-        let file = &self.file;
-        std::io::Seek::rewind(&mut &*file)?;
-        file.take(LARGEST).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    }
-}
-
 /// The executable files that a process has mapped and that are not in `known`.
 /// A process that is gone has none; files that cannot be opened are returned as errors.
 pub fn mapped_files(
     proc: &Path,
     pid: u32,
-    known: &BTreeMap<FileKey, usize>,
+    known: &BTreeSet<FileKey>,
 ) -> (Vec<MappedFile>, Vec<(PathBuf, std::io::Error)>) {
     let process = proc.join(pid.to_string());
     let Ok(maps) = std::fs::read(process.join("maps")) else { return (Vec::new(), Vec::new()) };
@@ -98,7 +75,7 @@ pub fn mapped_files(
     let mut errors = Vec::new();
     for mapping in executable_mappings(&String::from_utf8_lossy(&maps)) {
         match open(&process, &mapping) {
-            Ok(file) if known.contains_key(&file.key) => {}
+            Ok(file) if known.contains(&file.key) => {}
             Ok(file) => {
                 found.entry(file.key).or_insert(file);
             }
@@ -162,19 +139,20 @@ mod tests {
 
     #[test]
     fn this_test_has_its_own_program_mapped_once() {
-        let (files, _) = mapped_files(Path::new("/proc"), std::process::id(), &BTreeMap::new());
+        let (files, _) = mapped_files(Path::new("/proc"), std::process::id(), &BTreeSet::new());
         let own = std::env::current_exe().unwrap();
         let own: Vec<_> = files.iter().filter(|f| f.path == own).collect();
         assert_eq!(own.len(), 1);
-        assert!(own[0].read().unwrap().starts_with(b"\x7fELF"));
-        let known = files.iter().map(|f| (f.key, 0)).collect();
+        let bytes = std::io::Read::bytes(&own[0].file).take(4).collect::<Result<Vec<u8>, _>>();
+        assert!(bytes.unwrap().starts_with(b"\x7fELF"));
+        let known = files.iter().map(|f| f.key).collect();
         let (again, _) = mapped_files(Path::new("/proc"), std::process::id(), &known);
         assert!(again.is_empty(), "what is known is not opened again");
     }
 
     #[test]
     fn a_process_that_is_gone_has_no_files() {
-        let (files, errors) = mapped_files(Path::new("/proc"), 4_194_305, &BTreeMap::new());
+        let (files, errors) = mapped_files(Path::new("/proc"), 4_194_305, &BTreeSet::new());
         assert!(files.is_empty() && errors.is_empty());
     }
 

@@ -192,7 +192,7 @@ fn of_layer(
             (count > 0).then(|| BoundaryEntry { name: entry.name.clone(), count, by_process })
         })
         .collect();
-    out.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.name.cmp(&b.name)));
+    BoundaryEntry::sort(&mut out);
     out
 }
 

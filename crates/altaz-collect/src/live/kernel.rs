@@ -3,7 +3,7 @@
 //! Everything is read below roots given as arguments. A kernel whose image is not in `/boot` leaves
 //! its functions without source files; a kernel that hides its addresses cannot be named at all.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -180,15 +180,6 @@ fn build_id_of_notes(mut notes: &[u8]) -> Option<String> {
         notes = rest.get(desc_at.checked_add(desc_len.checked_next_multiple_of(4)?)?..)?;
     }
     None
-}
-
-/// Names of the kernel's functions by the start of their system calls, for calibration and news:
-/// address → system call.
-pub fn system_calls(kallsyms: &Kallsyms) -> BTreeMap<u64, String> {
-    kallsyms
-        .iter()
-        .filter_map(|f| Some((f.start, altaz_symbols::syscall_name(f.name)?.to_owned())))
-        .collect()
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use altaz_bpf::{ActiveFilter, BpfError, TaskFilter};
 use altaz_ftrace::functions::FunctionIndex;
 use altaz_ftrace::page::Context as KernelContext;
-use altaz_ftrace::recorder::{Options, Recorder};
+use altaz_ftrace::recorder::{Options, Recorder, now_ns};
 use altaz_profile::{BlindSpot, Calibration, Context, Layer, Phase, Window};
 use altaz_target::{Role, Roots, Target};
 
@@ -251,7 +251,7 @@ impl Session {
             .target
             .processes
             .iter()
-            .flat_map(|p| p.tids.iter().map(move |t| (is_worker(p, t), t.tid)))
+            .flat_map(|p| p.tids.iter().map(move |t| (p.role == Role::KernelWorker, t.tid)))
             .partition(|(worker, _)| *worker);
         let only_tids = |all: Vec<(bool, u32)>| all.into_iter().map(|(_, tid)| tid).collect();
         let mut options = Options::new(only_tids(tids));
@@ -340,7 +340,7 @@ impl Session {
             // for the end of it.
             self.calm = settled || (self.opened.elapsed() >= PATIENCE && step.cost < CHEAP);
         }
-        self.userland_window()?;
+        self.userland_window();
         self.boundary_window()?;
         if self.looked.elapsed() >= self.look_after || self.somebody_ended() {
             let begin = Instant::now();
@@ -421,14 +421,13 @@ impl Session {
         }
     }
 
-    fn userland_window(&mut self) -> Result<(), LiveError> {
-        let Some(userland) = &mut self.userland else { return Ok(()) };
+    fn userland_window(&mut self) {
+        let Some(userland) = &mut self.userland else { return };
         let mut news = Vec::new();
-        userland.window(&mut self.rows, &mut |unit, at_ns, tid| news.push((unit, at_ns, tid)))?;
+        userland.window(&mut self.rows, &mut |unit, at_ns, tid| news.push((unit, at_ns, tid)));
         for (unit, at_ns, tid) in news {
             self.function_news(unit, at_ns, tid, Context::Task);
         }
-        Ok(())
     }
 
     fn boundary_window(&mut self) -> Result<(), LiveError> {
@@ -568,10 +567,6 @@ fn unnamed(function: &altaz_ftrace::functions::Function<'_>) -> UnitTarget {
     }
 }
 
-fn is_worker(process: &altaz_target::Process, _thread: &altaz_target::Thread) -> bool {
-    process.role == Role::KernelWorker
-}
-
 pub(super) fn context(context: KernelContext) -> Context {
     match context {
         KernelContext::Task => Context::Task,
@@ -579,10 +574,4 @@ pub(super) fn context(context: KernelContext) -> Context {
         KernelContext::Hardirq => Context::Hardirq,
         KernelContext::KernelWorker => Context::KernelWorker,
     }
-}
-
-/// `CLOCK_MONOTONIC`, ns.
-pub(crate) fn now_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    (now.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec as u64)
 }

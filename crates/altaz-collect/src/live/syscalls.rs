@@ -73,11 +73,6 @@ impl Syscalls {
         &self.calibration
     }
 
-    /// Whether it still counts.
-    pub fn is_counting(&self) -> bool {
-        self.counter.is_some()
-    }
-
     /// Stops counting; calls cost nothing from here on.
     ///
     /// # Errors
@@ -133,7 +128,7 @@ fn entries(
                 .collect(),
         })
         .collect();
-    out.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.name.cmp(&b.name)));
+    BoundaryEntry::sort(&mut out);
     out
 }
 

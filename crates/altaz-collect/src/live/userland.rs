@@ -49,7 +49,7 @@ pub struct Userland {
     rules: LayerRules,
     tracefs: PathBuf,
     sys: PathBuf,
-    known: BTreeMap<FileKey, usize>,
+    known: BTreeSet<FileKey>,
     waiting: VecDeque<(MappedFile, Layer, Vec<u32>)>,
     files: Vec<File>,
     left_out: Vec<BlindSpot>,
@@ -92,7 +92,7 @@ impl Userland {
             rules,
             tracefs: tracefs.to_owned(),
             sys: roots.sys.clone(),
-            known: BTreeMap::new(),
+            known: BTreeSet::new(),
             waiting: VecDeque::new(),
             files: Vec::new(),
             left_out: Vec::new(),
@@ -148,7 +148,7 @@ impl Userland {
             }
         }
         for (file, layers) in found {
-            self.known.insert(file.key, 0);
+            self.known.insert(file.key);
             let several = layers.len() > 1;
             for (layer, pids) in layers {
                 let Ok(handle) = file.file.try_clone() else { continue };
@@ -251,23 +251,15 @@ impl Userland {
         })
     }
 
-    /// Notes what was hit since the last window, and disarms what was hit in three.
-    ///
-    /// # Errors
-    /// Never for a failed disarm: the probes stay, and are tried again later.
-    pub fn window(&mut self, rows: &mut Rows, first: &mut FirstHit<'_>) -> Result<(), LiveError> {
+    /// Notes what was hit since the last window, and disarms what was hit in three. Where that fails
+    /// the probes stay, and it is tried again later.
+    pub fn window(&mut self, rows: &mut Rows, first: &mut FirstHit<'_>) {
         for file in &mut self.files {
             file.note(rows, first);
             if let Err(error) = file.disarm_what_pays() {
                 self.notes.insert(format!("{}: probes could not be taken off: {error}", file.path));
             }
         }
-        Ok(())
-    }
-
-    /// Probes that are attached now.
-    pub fn probes(&self) -> usize {
-        self.files.iter().map(|f| f.armed.armed()).sum()
     }
 
     /// Takes everything off; what was left out, and what a reader must know.

@@ -575,7 +575,7 @@ fn boundaries(
                 Some(BoundaryEntry::new(system_call(*layer, symbol)?.to_owned(), *count))
             })
             .collect();
-        entries.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.name.cmp(&b.name)));
+        BoundaryEntry::sort(&mut entries);
         b.exercised = Some(entries.len() as u32);
         b.entries = entries;
     }

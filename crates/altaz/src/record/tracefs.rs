@@ -52,14 +52,10 @@ fn detached() -> rustix::io::Result<OwnedFd> {
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }
 
-/// The pid namespace in which all processes of the machine are seen (`PROC_PID_INIT_INO`).
-const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
-
 /// Removes the tracing instances of altaz processes that are dead, and says which ones. In a pid
 /// namespace other than the machine's nobody can tell who is dead, and nothing is removed.
 pub(crate) fn remove_orphans(tracefs: &Path) -> Vec<String> {
-    let namespace = std::fs::read_link("/proc/self/ns/pid");
-    if namespace.is_ok_and(|n| n.as_os_str() != INITIAL_PID_NAMESPACE) {
+    if altaz_bpf::filter::sees_all_processes(Path::new("/proc")) == Some(false) {
         return Vec::new();
     }
     altaz_ftrace::instance::orphans(tracefs, Path::new("/proc"))

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use altaz_collect::live::session::KnownUnit;
 use altaz_collect::live::{News, NewsOf};
+use altaz_ftrace::recorder::now_ns;
 use altaz_profile::{Phase, Profile, file};
 use anyhow::Context as _;
 use serde_json::{Value, json};
@@ -235,23 +236,18 @@ impl Clock {
     fn now() -> Self {
         Self {
             wall: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
-            monotonic_ns: monotonic_ns(),
+            monotonic_ns: now_ns(),
         }
     }
 
     /// RFC 3339 with milliseconds, UTC; the present for nothing or 0.
     fn wall(&self, at_ns: Option<u64>) -> String {
-        let at = at_ns.filter(|ns| *ns > 0).unwrap_or_else(monotonic_ns);
+        let at = at_ns.filter(|ns| *ns > 0).unwrap_or_else(now_ns);
         let since = i128::from(at) - i128::from(self.monotonic_ns);
         let ns = self.wall.as_nanos() as i128 + since;
         let time = UNIX_EPOCH + Duration::from_nanos(u64::try_from(ns).unwrap_or(0));
         humantime::format_rfc3339_millis(time).to_string()
     }
-}
-
-fn monotonic_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    (now.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec as u64)
 }
 
 #[cfg(test)]
