@@ -50,6 +50,7 @@ pub fn compare(
         host,
         basis: first.map(|(_, basis)| basis.clone()),
         deployments,
+        risk: None,
     })
 }
 

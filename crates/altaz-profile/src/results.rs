@@ -7,6 +7,7 @@
 //! distinct functions by (layer, binary, build-id, offset).
 
 pub mod diff;
+pub mod risk;
 
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +35,9 @@ pub struct CompareResult {
     pub basis: Option<Basis>,
     /// The deployments, in the order in which they were asked for.
     pub deployments: Vec<DeploymentResult>,
+    /// Owners, risk with intervals, and how sure the ranking is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub risk: Option<risk::RiskResult>,
 }
 
 /// The report of one profile.

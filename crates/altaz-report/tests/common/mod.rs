@@ -300,6 +300,7 @@ pub fn compare() -> CompareResult {
                  binary into /usr/local/bin and try again",
             ),
         ],
+        risk: None,
     }
 }
 
