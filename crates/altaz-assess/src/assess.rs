@@ -14,7 +14,7 @@ use crate::components::components;
 use crate::error::AssessError;
 use crate::select::{Seen, Selection, select};
 use crate::sums::Sums;
-use crate::{Options, complete};
+use crate::{Options, complete, escape};
 
 /// The vertical and horizontal attack profile of a recording, for its serve phase.
 ///
@@ -38,6 +38,9 @@ pub fn assess(profile: &Profile, options: &Options) -> Result<DeploymentResult, 
     let layers = layers(profile, &selection, &trust, options)?;
     let mut notes = manifest.notes.clone();
     notes.extend(own_notes(profile, &selection, &trust));
+    let (vap, hap) = (vap(&layers), hap(&layers, &selection));
+    let layers: Vec<LayerResult> = layers.into_iter().map(|l| l.result).collect();
+    let escape_paths = escape::paths(manifest, &layers);
 
     Ok(DeploymentResult {
         name: manifest.deployment.clone(),
@@ -46,11 +49,12 @@ pub fn assess(profile: &Profile, options: &Options) -> Result<DeploymentResult, 
         model_only: false,
         basis: Some(basis(manifest)),
         load: manifest.load.clone(),
-        vap: Some(vap(&layers)),
-        hap: Some(hap(&layers, &selection)),
-        layers: layers.into_iter().map(|l| l.result).collect(),
+        vap: Some(vap),
+        hap: Some(hap),
+        layers,
         boundaries: manifest.boundaries.clone(),
-        barriers: Vec::new(),
+        barriers: escape_paths.first().map_or_else(Vec::new, |p| p.barriers.clone()),
+        escape_paths,
         posture: manifest.posture.clone(),
         blind_spots: manifest.blind_spots.clone(),
         calibration: manifest.calibration.clone(),

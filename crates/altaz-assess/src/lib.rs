@@ -15,6 +15,7 @@ mod complete;
 mod components;
 mod diff;
 mod error;
+mod escape;
 mod repeats;
 mod select;
 mod sums;

@@ -241,6 +241,7 @@ fn boundary(permitted: &[(&str, bool)], entries: &[(&str, u64)]) -> Boundary {
             .iter()
             .map(|&(name, conditional)| PermittedEntry { name: name.into(), conditional })
             .collect(),
+        guard: None,
     }
 }
 

@@ -43,6 +43,7 @@ pub fn boundary(name: &str, from: Layer, to: Layer, permitted: Option<u32>) -> B
         exercised: None,
         entries: Vec::new(),
         permitted_entries: Vec::new(),
+        guard: None,
     }
 }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 /// Schema identifier of the manifest that this version writes: `altaz.profile/MAJOR.MINOR`.
 /// Readers refuse another major number.
-pub const SCHEMA: &str = "altaz.profile/1.1";
+pub const SCHEMA: &str = "altaz.profile/1.2";
 
 macro_rules! names {
     ($(#[$meta:meta])* $ty:ident { $($(#[$vmeta:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
@@ -278,6 +278,10 @@ pub struct Boundary {
     /// The permitted entry points by name, where they were determined. Since 1.1.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub permitted_entries: Vec<PermittedEntry>,
+    /// How `permitted` was found out (a filter that was read, a table of the kernel …), and what
+    /// confines the calling side where no posture was read. Since 1.2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guard: Option<String>,
 }
 
 /// An entry point of a boundary that the calling side may use.

@@ -99,8 +99,14 @@ pub struct DeploymentResult {
     pub hap: Option<Hap>,
     /// Boundaries between the layers with their widths.
     pub boundaries: Vec<Boundary>,
-    /// Boundaries that must fall, in this order, before containment breaks.
+    /// Boundaries that must fall, in this order, before containment breaks: those of the shortest
+    /// of `escape_paths`.
     pub barriers: Vec<Barrier>,
+    /// Every way from the tenant's code into a shared layer, the shortest first. The paths are
+    /// alternatives, the barriers of one path a sequence: neither is ever summed. Empty where
+    /// nothing is shared.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub escape_paths: Vec<EscapePath>,
     /// What the processes of the deployment may do, where it was read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub posture: Vec<Posture>,
@@ -129,6 +135,7 @@ impl DeploymentResult {
             hap: None,
             boundaries: Vec::new(),
             barriers: Vec::new(),
+            escape_paths: Vec::new(),
             posture: Vec::new(),
             blind_spots: Vec::new(),
             calibration: None,
@@ -312,17 +319,81 @@ pub struct Hap {
     pub unseen: Option<f64>,
 }
 
-/// A boundary that must fall before containment breaks.
+/// One way from the tenant's code to another tenant: barriers that must fall one after the other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EscapePath {
+    /// The layers that it passes, `app → guest-kernel → vmm → host-kernel`.
+    pub name: String,
+    /// What must fall, in this order. The last one's `to` is shared: with it containment breaks.
+    pub barriers: Vec<Barrier>,
+}
+
+impl EscapePath {
+    /// Barriers that a hostile tenant has to break: those that bar and that it does not own itself.
+    pub fn barring(&self) -> impl Iterator<Item = &Barrier> {
+        self.barriers.iter().filter(|b| b.bars_tenant())
+    }
+}
+
+/// A barrier of an escape path: a layer's code that must fail at one of its interfaces.
+///
+/// `functions` and `bytes` are what this load traversed of that layer, through whatever interface.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Barrier {
-    /// Name of the boundary.
+    /// Names of its interfaces, joined by ` + `.
     pub name: String,
     /// Side that an attacker holds.
     pub from: Layer,
-    /// Side that must fall.
+    /// Side that must fall: the layer whose code is behind the barrier.
     pub to: Layer,
-    /// Functions of that side which this load traversed.
-    pub exercised_functions: u64,
+    /// Who must fix the defects of that side.
+    pub owner: Owner,
+    /// Whether that side serves several tenants, so that containment breaks with it.
+    pub shared: bool,
+    /// Functions of that side which this load traversed; `None` where the instrument does not see
+    /// the layer.
+    pub functions: Option<u64>,
+    /// Their whole size.
+    pub bytes: Option<u64>,
+    /// Bytes of them that were executed; `None` where the instrument cannot know.
+    pub covered_bytes: Option<u64>,
+    /// Entry points that may be called, over all its interfaces; `None` as soon as one is not known.
+    pub permitted: Option<u32>,
+    /// Entry points that this load called, over all its interfaces; `None` as soon as one is not
+    /// known.
+    pub exercised: Option<u32>,
+    /// Its interfaces, each with a width of its own.
+    pub interfaces: Vec<Interface>,
+    /// What confines the side that an attacker holds here: filter, user, capabilities, namespaces.
+    /// `None` when it is not known.
+    pub guard: Option<String>,
+    /// Nothing bars it: the side that an attacker holds has the rights of the next one already.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub open: bool,
+    /// The tenant's own: it bars an intruder of the application, not a hostile tenant.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tenant_held: bool,
+}
+
+impl Barrier {
+    /// Whether it stands in a hostile tenant's way.
+    pub const fn bars_tenant(&self) -> bool {
+        !self.open && !self.tenant_held
+    }
+}
+
+/// An interface of a barrier and its width.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    /// Name of the boundary (`syscall`, `mmio` …).
+    pub name: String,
+    /// Entry points that may be called; `None` when not determined.
+    pub permitted: Option<u32>,
+    /// Of these, entry points that depend on arguments.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conditional: Option<u32>,
+    /// Entry points that this load called; `None` when not determined.
+    pub exercised: Option<u32>,
 }
 
 /// Repeated recordings of one deployment against each other.

@@ -94,6 +94,11 @@ pub fn widths(deployment: &DeploymentResult) -> Vec<Row> {
         let width = format!("{}, {}", parts::sides(b), parts::boundary_width(b));
         lines.push(Row::Across(vec![name(i, "widths"), Span::new(width, Style::Plain)], 17));
     }
+    for (i, path) in deployment.escape_paths.iter().enumerate() {
+        let barriers: Vec<String> = path.barriers.iter().map(parts::short_barrier).collect();
+        let text = Span::new(barriers.join(", then "), Style::Plain);
+        lines.push(Row::Across(vec![name(i, "escape paths"), text], 17));
+    }
     if let Some(repeats) = &deployment.repeats {
         let text = Span::new(parts::repeats(repeats), Style::Plain);
         lines.push(Row::Across(vec![name(0, "repeats"), text], 17));

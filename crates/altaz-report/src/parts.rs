@@ -1,6 +1,6 @@
 //! Sentences and cells that several reports have in common.
 
-use altaz_profile::results::{DeploymentResult, LayerResult, Repeats};
+use altaz_profile::results::{Barrier, DeploymentResult, LayerResult, Repeats};
 use altaz_profile::{BlindSpot, Boundary, Context, Host, Layer, LoadSummary, Owner, Posture};
 
 use crate::number::{UNDEFINED, count, count_opt, coverage, decimal, kb, kb_opt, percent, unseen};
@@ -272,6 +272,46 @@ pub fn boundary_width(boundary: &Boundary) -> String {
             count(permitted.into())
         ),
     }
+}
+
+/// A barrier of an escape path in words, without the layer behind it.
+pub fn barrier(b: &Barrier) -> String {
+    let code = match (b.functions, b.bytes) {
+        (Some(functions), Some(bytes)) => {
+            format!("{} functions, {}{NO_BREAK}kB traversed", count(functions), kb(bytes))
+        }
+        _ => "code not seen".to_owned(),
+    };
+    let width = match (b.exercised, b.permitted) {
+        (None, None) => "width not known".to_owned(),
+        (exercised, permitted) => format!(
+            "{} entry points exercised of {} permitted",
+            count_opt(exercised.map(u64::from)),
+            count_opt(permitted.map(u64::from))
+        ),
+    };
+    let mut text = format!("by {}: {width}; {code}", b.name);
+    if let Some(guard) = &b.guard {
+        text.push_str(&format!("; {guard}"));
+    }
+    if b.open {
+        text.push_str("; no barrier: the side before it has these rights already");
+    }
+    if b.tenant_held {
+        text.push_str("; the tenant's own: bars an intruder, not a hostile tenant");
+    }
+    text
+}
+
+/// A barrier in a few words: what must fall, and how much code is behind it.
+pub fn short_barrier(b: &Barrier) -> String {
+    let code = b.functions.map_or("not seen".to_owned(), |n| format!("{} functions", count(n)));
+    let remark = match (b.open, b.tenant_held) {
+        (true, _) => ", open",
+        (_, true) => ", the tenant's own",
+        _ => "",
+    };
+    format!("{} by {} ({code}{remark})", b.to, b.name)
 }
 
 /// The permitted entry points by name, in words; `None` where they are not named.

@@ -33,6 +33,7 @@ pub fn profile_text(report: &ProfileReport, options: TextOptions) -> String {
     let notes: Vec<_> = note_lines(d).into_iter().map(|line| vec![line]).collect();
     let sections = [
         ("Boundaries", boundary_lines(d)),
+        ("Escape paths", escape_lines(d)),
         ("Posture", posture_lines(d)),
         ("Blind spots", blind_lines(d)),
         ("Notes", notes),
@@ -265,6 +266,33 @@ pub fn boundary_lines(d: &DeploymentResult) -> Vec<Vec<Span>> {
         let more = entries.len().saturating_sub(ENTRIES);
         let tail = if more > 0 { format!(", {more} more") } else { String::new() };
         lines.push(vec![Span::new(format!("  {}{tail}", named.join(", ")), Style::Dim)]);
+    }
+    lines
+}
+
+/// For each way out a line, and one for each barrier that must fall on it, in their order.
+pub fn escape_lines(d: &DeploymentResult) -> Vec<Vec<Span>> {
+    let mut lines = Vec::new();
+    for path in &d.escape_paths {
+        let barring = path.barring().count() as u64;
+        let what = match (path.barriers.len() as u64, barring) {
+            (1, 1) => "one barrier".to_owned(),
+            (all, bars) if all == bars => format!("{} barriers, one after the other", count(all)),
+            (all, bars) => format!(
+                "{} barriers, one after the other; {} in a hostile tenant's way",
+                count(all),
+                count(bars)
+            ),
+        };
+        lines.push(vec![
+            Span::new(format!("{}: ", path.name), Style::Strong),
+            Span::new(what, Style::Plain),
+        ]);
+        for (i, b) in path.barriers.iter().enumerate() {
+            let head = format!("  {}. {} ", i + 1, b.to);
+            let style = if b.bars_tenant() { Style::Plain } else { Style::Dim };
+            lines.push(vec![Span::new(head, style), Span::new(parts::barrier(b), style)]);
+        }
     }
     lines
 }

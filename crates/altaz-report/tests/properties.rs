@@ -105,6 +105,7 @@ fn deployment() -> impl Strategy<Value = DeploymentResult> {
                 .map(|(name, to, permitted, exercised)| Boundary {
                     entries: vec![BoundaryEntry::new(name.clone(), counts[2])],
                     permitted_entries: vec![],
+                    guard: None,
                     name: if counts[3] % 2 == 0 { "syscall".into() } else { name },
                     from: Layer::App,
                     to,

@@ -32,6 +32,7 @@ pub(super) fn boundaries(a: &Manifest, b: &Manifest) -> Vec<DiffBoundary> {
                 exercised: None,
                 entries: vec![],
                 permitted_entries: vec![],
+                guard: None,
             };
             let both = (a.unwrap_or_else(empty), b.unwrap_or_else(empty));
             Some(boundary(&both.0, &both.1)).filter(differs)

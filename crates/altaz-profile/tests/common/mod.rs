@@ -147,6 +147,7 @@ pub fn manifest() -> Manifest {
             exercised: Some(2),
             entries: vec![BoundaryEntry::new("futex", 41_234), BoundaryEntry::new("pwrite64", 600)],
             permitted_entries: vec![],
+            guard: None,
         }],
         windows,
         load: Some(LoadSummary {

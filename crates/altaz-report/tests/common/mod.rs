@@ -70,6 +70,7 @@ fn boundary(name: &str, from: Layer, to: Layer, widths: (Option<u32>, Option<u32
             BoundaryEntry::new("fdatasync", 300),
         ],
         permitted_entries: vec![],
+        guard: None,
     }
 }
 
