@@ -116,6 +116,16 @@ pub enum LabError {
         /// The tail of its console and of QEMU's own messages.
         console: String,
     },
+    /// A script in the lab did not do what it was to do.
+    #[error("the lab's script {how}:\n{script}\n{output}")]
+    Script {
+        /// Its text.
+        script: String,
+        /// How it ended.
+        how: String,
+        /// What it wrote, standard output first.
+        output: String,
+    },
     /// The lab went away while it was used.
     #[error("the lab was lost while it was asked to {what}: {reason}{}", console_of(.console))]
     Lost {

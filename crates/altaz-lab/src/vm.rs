@@ -7,6 +7,7 @@
 mod kvm;
 mod process;
 mod requests;
+mod script;
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};

@@ -108,6 +108,16 @@ fn a_command_gives_back_its_output_exit_code_and_files() {
     .unwrap();
     assert_eq!(out, b"a\nb\n");
 
+    // A script that waits until something was done outside; one that never gets there holds nobody up.
+    let done = vm.script_while("echo armed; read line; echo after", MINUTE, || 7).unwrap();
+    assert_eq!(done, (7, "after\n".to_owned()));
+    let begin = Instant::now();
+    for (script, how) in [("echo no; exit 3", "ended with 3"), ("echo no", "without saying")] {
+        let error = vm.script_while(script, MINUTE, || panic!("called")).unwrap_err().to_string();
+        assert!(error.contains(how) && error.contains("no"), "{error}");
+    }
+    assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
+
     // A terminal.
     let mut out = Vec::new();
     let mut request = sh("tty; stty size");

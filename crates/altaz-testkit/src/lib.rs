@@ -3,9 +3,14 @@
 //! [`fuzz_loop`] feeds mutated inputs to a decoder for a given time. It needs no nightly compiler and no coverage
 //! feedback: the seeds are real files, so damage lands behind the headers too. The random numbers are seeded, the
 //! seed is printed, and a failing input is written to a file, so that a failure can be repeated.
+//! [`tracing_stats`] is how scripts in the lab ask the kernel's tracer what it kept and lost.
+
+mod tracing;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
+
+pub use tracing::tracing_stats;
 
 /// Environment variable: seconds for each decoder.
 pub const SECONDS: &str = "ALTAZ_FUZZ_SECONDS";

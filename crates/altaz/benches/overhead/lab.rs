@@ -8,15 +8,13 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use altaz::load::{LoadReport, ReadyCheck, ServiceLoad, wait_ready};
 use altaz_deploy::ServiceSpec;
-use altaz_lab::protocol::{ExitStatus, RequestBody, RunRequest};
+use altaz_lab::protocol::RequestBody;
 use altaz_lab::qemu::Accel;
-use altaz_lab::vm::Output;
 use altaz_lab::{BootOptions, InputFile, LabImage, LabVm, NetNs, ServiceImage, places};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
@@ -62,13 +60,7 @@ impl Lab {
 
     /// Runs a script to its end and returns what it writes.
     pub fn sh(&self, script: &str) -> Result<String> {
-        let output = self.vm.output(["sh", "-euc", script], TIMEOUT)?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        if output.status.shell_code() != 0 {
-            let said = String::from_utf8_lossy(&output.stderr);
-            bail!("`{script}` failed in the lab ({:?}): {text}{said}", output.status);
-        }
-        Ok(text)
+        Ok(self.vm.script(script, TIMEOUT)?)
     }
 
     /// Runs a script; when it says `armed`, `then` is done, and after it the script gets a line of
@@ -78,45 +70,8 @@ impl Lab {
         script: &str,
         then: impl FnOnce() -> Result<T> + Send,
     ) -> Result<(T, String)> {
-        let request = RunRequest {
-            argv: ["sh", "-euc", script].map(str::to_owned).to_vec(),
-            stdin: true,
-            ..RunRequest::default()
-        };
-        let (mut out, mut err) = (Vec::new(), Vec::new());
-        let (armed, when_armed) = channel();
-        let (tell, outcome) = channel();
-        let mut armed = Some(armed);
-        let status = std::thread::scope(|scope| {
-            let mut collect = |o: Output<'_>| {
-                match o {
-                    Output::Stdout(data) => out.extend_from_slice(data),
-                    Output::Stderr(data) => err.extend_from_slice(data),
-                }
-                if out.starts_with(b"armed\n")
-                    && let Some(armed) = armed.take()
-                {
-                    // The other side gave up waiting: the script's end tells why.
-                    let _ = armed.send(());
-                }
-            };
-            self.vm.run_with(request, TIMEOUT, &mut collect, |handle| {
-                scope.spawn(move || {
-                    if when_armed.recv_timeout(Duration::from_secs(90)).is_ok() {
-                        let _ = tell.send(then());
-                    }
-                    // A script that ended early needs no line.
-                    let _ = handle.stdin(b"\n", true);
-                });
-                Ok(())
-            })
-        })?;
-        let out = String::from_utf8_lossy(&out).into_owned();
-        if status != ExitStatus::Code(0) {
-            bail!("`{script}` failed in the lab: {out}{}", String::from_utf8_lossy(&err));
-        }
-        let value = outcome.recv().map_err(|_| anyhow!("`{script}` was never armed: {out}"))??;
-        Ok((value, out.strip_prefix("armed\n").unwrap_or(&out).to_owned()))
+        let (value, text) = self.vm.script_while(script, TIMEOUT, then)?;
+        Ok((value?, text))
     }
 
     /// A file of the lab.

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use altaz_profile::{Profile, file};
+use altaz_testkit::tracing_stats;
 use anyhow::{Context, Result, bail};
 
 use super::lab::{ALTAZ, Service, Speed};
@@ -168,12 +169,6 @@ fn others(service: &Service<'_>, times: &Times, script: &str) -> Result<Watched>
     Ok(Watched { average: None, armed, events: number("events")?, lost: number("lost")?, late: 0 })
 }
 
-/// Prints what the buffers hold, gave away and lost; fails if the kernel does not say.
-const STATS: &str = r#"cat /sys/kernel/tracing/per_cpu/cpu*/stats | awk '
-    /^entries:|^read events:/ { kept += $NF }
-    /^overrun:|^dropped events:/ { n++; lost += $NF }
-    END { if (!n) exit 1; printf "events %d\nlost %d\n", kept, lost }'"#;
-
 fn function_graph(tasks: &str) -> String {
     format!(
         "cd {TRACING}
@@ -185,13 +180,14 @@ fn function_graph(tasks: &str) -> String {
          echo armed
          read line
          echo 0 > tracing_on
-         {STATS}
+         {stats}
          echo nop > current_tracer
          echo > set_ftrace_pid
          echo 0 > options/function-fork
          echo > trace
          echo 1 > tracing_on
-         sleep 1"
+         sleep 1",
+        stats = tracing_stats("."),
     )
 }
 
@@ -208,11 +204,12 @@ fn trace_cmd(tasks: &str) -> String {
          done
          echo armed
          read line
-         {STATS}
+         {stats}
          kill -INT $!
          wait $! || true
          rm -f /tmp/trace.dat*
-         sleep 1"#
+         sleep 1"#,
+        stats = tracing_stats(TRACING),
     )
 }
 

@@ -5,17 +5,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use altaz_deploy::ServiceSpec;
-use altaz_lab::protocol::{ExitStatus, RequestBody, RunRequest};
-use altaz_lab::vm::Output;
+use altaz_lab::protocol::RequestBody;
 use altaz_lab::{
     BootOptions, BuildOptions, Interrupt, LabImage, LabVm, NetNs, Recipe, ServiceImage, cache_dir,
 };
+use altaz_testkit::tracing_stats;
 
 const MINUTE: Option<Duration> = Some(Duration::from_secs(60));
+/// No script takes longer.
+const TIMEOUT: Option<Duration> = Some(Duration::from_secs(120));
 const TRACING: &str = "/sys/kernel/tracing";
 
 /// What the processor was doing when a function was entered.
@@ -33,15 +34,6 @@ pub enum During {
     KernelThread,
     /// Another program of the lab.
     OtherTask,
-}
-
-/// Script that says what a tracing instance lost, and fails if the kernel does not say.
-fn lost(instance: &str) -> String {
-    format!(
-        r#"cat {instance}/per_cpu/cpu*/stats | awk '
-            /overrun:|dropped events:/ {{ n++; lost += $NF }}
-            END {{ if (!n) exit 1; print "lost", lost }}'"#
-    )
 }
 
 /// What the function tracer saw.
@@ -96,45 +88,12 @@ impl TracedLab {
 
     /// Runs a script to its end and returns what it writes.
     fn sh(&self, script: &str) -> String {
-        self.sh_while(script, || ())
+        self.vm.script(script, TIMEOUT).unwrap()
     }
 
     /// The same; when the script says `armed`, `then` is done, and after it the script gets a line.
     fn sh_while(&self, script: &str, then: impl FnOnce() + Send) -> String {
-        let request = RunRequest {
-            argv: ["sh", "-euc", script].map(str::to_owned).to_vec(),
-            stdin: true,
-            ..RunRequest::default()
-        };
-        let (mut out, mut err) = (Vec::new(), Vec::new());
-        let (armed, when_armed) = channel();
-        let mut armed = Some(armed);
-        let status = std::thread::scope(|scope| {
-            let mut collect = |o: Output<'_>| {
-                match o {
-                    Output::Stdout(data) => out.extend_from_slice(data),
-                    Output::Stderr(data) => err.extend_from_slice(data),
-                }
-                if out.starts_with(b"armed\n")
-                    && let Some(armed) = armed.take()
-                {
-                    armed.send(()).unwrap();
-                }
-            };
-            let timeout = Some(Duration::from_secs(120));
-            self.vm.run_with(request, timeout, &mut collect, |handle| {
-                scope.spawn(move || {
-                    if when_armed.recv_timeout(Duration::from_secs(30)).is_ok() {
-                        then();
-                        handle.stdin(b"\n", true).unwrap();
-                    }
-                });
-                Ok(())
-            })
-        });
-        let err = String::from_utf8_lossy(&err);
-        assert_eq!(status.unwrap(), ExitStatus::Code(0), "{script}\n{err}");
-        String::from_utf8_lossy(&out).into_owned()
+        self.vm.script_while(script, TIMEOUT, then).unwrap().1
     }
 
     /// One request from outside; whether it was answered.
@@ -204,7 +163,7 @@ impl TracedLab {
             sleep 0.5
             echo armed
             read line
-            {LOST}
+            {STATS}
             kill -INT $!
             wait $! || {{ cat /tmp/log >&2; exit 1; }}
             trace-cmd report -i /tmp/trace.dat 2>&1 | awk '
@@ -219,7 +178,7 @@ impl TracedLab {
             "#,
             self.service,
             self.service,
-            LOST = lost(TRACING),
+            STATS = tracing_stats(TRACING),
         );
         let text = self.sh_while(&script, || {
             // What the script's own programs left is freed a while after their end.
@@ -246,7 +205,7 @@ impl TracedLab {
             echo armed
             read line
             echo 0 > tracing_on
-            {LOST}
+            {STATS}
             for pid in $(ps -o pid= --ppid 2); do echo kernel-thread $pid; done
             awk '
                 /^#/ {{ next }}
@@ -261,7 +220,7 @@ impl TracedLab {
             cd ..
             rmdir test
             "#,
-            LOST = lost("."),
+            STATS = tracing_stats("."),
         );
         let text = self.sh_while(&script, || self.requests(requests, Duration::from_millis(50)));
         self.parse(&text)
@@ -273,7 +232,8 @@ impl TracedLab {
         for line in text.lines() {
             let words: Vec<&str> = line.split_whitespace().collect();
             match *words.as_slice() {
-                ["armed"] => {}
+                // These are counted by function below.
+                ["events", _] => {}
                 ["lost", count] => seen.lost += count.parse::<u64>().unwrap(),
                 ["kernel-thread", pid] => {
                     kernel_threads.insert(pid.parse::<u32>().unwrap());
