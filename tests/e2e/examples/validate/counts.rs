@@ -12,7 +12,7 @@ use altaz_lab::{BootOptions, InputFile, LabImage, LabVm, NetNs, ServiceImage, pl
 use altaz_profile::Profile;
 
 use crate::Result;
-use crate::lab::{ALTAZ, CGROUP, TIMEOUT, armed, profile, sh};
+use crate::lab::{ALTAZ, CGROUP, TIMEOUT, profile};
 
 /// A program that makes the same system calls each time: files, pipes, processes.
 const WORKLOAD: &str = r#"i=0
@@ -48,8 +48,10 @@ impl Pair {
 /// What was counted.
 #[derive(Debug, Default)]
 pub struct Counts {
-    /// System calls by name, those that never return left out.
-    pub syscalls: Vec<Pair>,
+    /// System calls by name against `strace -c`, those that never return left out.
+    pub strace: Vec<Pair>,
+    /// The same against `perf trace -s`.
+    pub perf_trace: Vec<Pair>,
     /// VM exits by event.
     pub exits: Vec<Pair>,
 }
@@ -74,28 +76,42 @@ pub fn run(
     options.input_files = vec![InputFile::host(ALTAZ, 0o755, altaz)];
     let vm = LabVm::boot(lab, options)?;
     eprintln!("counting system calls");
-    let syscalls = syscalls(&vm)?;
+    let (strace, perf_trace) = syscalls(&vm)?;
     eprintln!("counting VM exits");
     let exits = exits(&vm, spec, requests)?;
     vm.poweroff()?;
-    Ok(Counts { syscalls, exits })
+    Ok(Counts { strace, perf_trace, exits })
 }
 
-fn syscalls(vm: &LabVm) -> Result<Vec<Pair>> {
+/// Against strace and against perf.
+fn syscalls(vm: &LabVm) -> Result<(Vec<Pair>, Vec<Pair>)> {
     vm.put_file("/tmp/workload.sh", 0o755, WORKLOAD.as_bytes())?;
-    sh(vm, "seq 1 300 > /tmp/list; sh /tmp/workload.sh")?;
-    sh(
-        vm,
+    vm.script("seq 1 300 > /tmp/list; sh /tmp/workload.sh", TIMEOUT)?;
+    vm.script(
         &format!(
             "{ALTAZ} record --quiet -o /tmp/calls.altaz -- sh /tmp/workload.sh >/dev/null 2>/tmp/log </dev/null \
                  || [ $? = 4 ] || {{ cat /tmp/log >&2; exit 1; }}"
         ),
+        TIMEOUT,
     )?;
-    let text =
-        sh(vm, "strace -c -f -o /tmp/strace sh /tmp/workload.sh </dev/null; cat /tmp/strace")?;
+    let text = vm.script(
+        "strace -c -f -o /tmp/strace sh /tmp/workload.sh </dev/null; cat /tmp/strace",
+        TIMEOUT,
+    )?;
     let strace = strace_table(&text);
+    let text = vm.script(
+        "perf trace -s -m 8M -o /tmp/perf-trace sh /tmp/workload.sh </dev/null; cat /tmp/perf-trace",
+        TIMEOUT,
+    )?;
+    let perf_trace = perf_trace_table(&text);
+    if perf_trace.is_empty() {
+        return Err(format!("perf trace counted nothing: {text}").into());
+    }
     let altaz = entries(&profile(vm, "/tmp/calls.altaz")?, "syscall");
-    Ok(pairs(&altaz, &strace).filter(|p| !NO_RETURN.contains(&p.what.as_str())).collect())
+    let against = |other: &BTreeMap<String, u64>| {
+        pairs(&altaz, other).filter(|p| !NO_RETURN.contains(&p.what.as_str())).collect()
+    };
+    Ok((against(&strace), against(&perf_trace)))
 }
 
 fn pairs(
@@ -123,6 +139,22 @@ fn strace_table(text: &str) -> BTreeMap<String, u64> {
         (name != "total").then_some((name.to_owned(), calls.parse().ok()?))
     });
     rows.collect()
+}
+
+/// Names and counts of the tables of threads that `perf trace -s` wrote, summed.
+fn perf_trace_table(text: &str) -> BTreeMap<String, u64> {
+    let mut table = BTreeMap::new();
+    for line in text.lines() {
+        // Name, calls, errors, total, min, avg, max in ms, stddev in per cent.
+        let words: Vec<&str> = line.split_whitespace().collect();
+        if let [name, calls, errors, _, _, _, _, deviation] = *words.as_slice()
+            && deviation.ends_with('%')
+            && let (Ok(calls), Ok(_)) = (calls.parse::<u64>(), errors.parse::<u64>())
+        {
+            *table.entry(name.to_owned()).or_default() += calls;
+        }
+    }
+    table
 }
 
 /// Entry points of a boundary to the host, all of that name together.
@@ -185,7 +217,7 @@ fn exits(vm: &LabVm, spec: &ServiceSpec, requests: u64) -> Result<Vec<Pair>> {
     );
     let load = ServiceLoad::new(spec, address, requests, None);
     let netns = vm.netns().clone();
-    let ((), text) = armed(vm, &script, move || {
+    let (loaded, text) = vm.script_while(&script, TIMEOUT, move || -> Result<()> {
         let run = netns.spawn_thread("load", move || load.run(&|| None, &|_| ()))?;
         // The guest stood still: a request that its service gave up meanwhile is no matter here.
         let report = run.join().map_err(|_| "a thread died")???;
@@ -194,6 +226,7 @@ fn exits(vm: &LabVm, spec: &ServiceSpec, requests: u64) -> Result<Vec<Pair>> {
             false => Err(format!("requests failed: {:?}", report.error_summary()).into()),
         }
     })?;
+    loaded?;
     let perf = perf_table(&text);
     let profile = profile(vm, "/tmp/exits.altaz")?;
     let count = |(event, boundary): (&str, &str)| Pair {
@@ -230,6 +263,27 @@ mod tests {
 ";
         let table = strace_table(text);
         assert_eq!(table, BTreeMap::from([("read".to_owned(), 200), ("openat".to_owned(), 150)]));
+    }
+
+    #[test]
+    fn the_tables_of_perf_trace_are_added_up() {
+        let text = "
+ Summary of events:
+
+ sh (120), 84 events, 97.7%
+
+   syscall            calls  errors  total       min       avg       max       stddev
+                                     (msec)    (msec)    (msec)    (msec)        (%)
+   --------------- --------  ------ -------- --------- --------- ---------     ------
+   wait4                  1      0     1.210     1.210     1.210     1.210      0.00%
+   read                   9      2     0.031     0.003     0.004     0.006     10.90%
+
+ dd (121), 8 events, 2.3%
+
+   read                   4      0     0.012     0.003     0.003     0.003      1.00%
+";
+        let table = perf_trace_table(text);
+        assert_eq!(table, BTreeMap::from([("read".to_owned(), 13), ("wait4".to_owned(), 1)]));
     }
 
     #[test]

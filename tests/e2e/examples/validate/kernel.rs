@@ -21,6 +21,9 @@ pub struct Kernel {
     pub live: usize,
     /// In both.
     pub both: usize,
+    /// Traceable functions of the exact recording that the second exact recording has too, executed by
+    /// whatever: how far two recordings of this load by the same instrument agree.
+    pub repeated: usize,
     /// Kinds of functions that only the exact recording has, and their names.
     pub only_exact: BTreeMap<&'static str, Vec<String>>,
     /// Kinds of functions that only the live recording has in task context.
@@ -30,9 +33,12 @@ pub struct Kernel {
 /// Executed by the service's tasks and not seen by the live recording.
 pub const MISSED: &str = "missed: the service's own tasks enter them";
 /// Nothing explains them.
-pub const UNEXPLAINED: &str = "unexplained: in several windows, and not entered a second time";
+pub const UNEXPLAINED: &str = "unexplained: in both exact recordings, and entered by nobody while the whole machine was traced";
 /// Rare ones.
 pub const RARELY: &str = "rare: in one or two windows of the exact recording";
+/// The load did not do it a second time: cold caches, work that backs off.
+pub const ONCE: &str =
+    "not repeated: the second exact recording of the same load does not have them either";
 
 /// The exact instrument says so.
 pub const NOT_THEN: &str = "not executed in the whole machine while the live instrument recorded";
@@ -85,11 +91,13 @@ pub fn compare(observed: &Observed) -> Kernel {
     let entered =
         |name: &str| observed.beside.entered.contains_key(&(Layer::HostKernel, name.into()));
     let can = |key: &Key| observed.traceable.index.contains_key(key);
+    let again: BTreeSet<Key> = kernel_keys(&observed.again).map(|(key, _)| key).collect();
     let mut out = Kernel {
         exact: exact.len(),
         traceable: exact.keys().filter(|k| can(k)).count(),
         live: task.len(),
         both: exact.keys().filter(|k| task.contains_key(*k)).count(),
+        repeated: exact.keys().filter(|k| can(k) && again.contains(*k)).count(),
         ..Kernel::default()
     };
     for (key, (name, windows)) in exact.iter().filter(|(k, _)| !task.contains_key(*k)) {
@@ -102,7 +110,7 @@ pub fn compare(observed: &Observed) -> Kernel {
         } else if !entered(name) {
             NOT_ENTERED
         } else {
-            only_exact(observed.watched.get(key), *windows)
+            only_exact(observed.watched.get(key), *windows, again.contains(key))
         };
         out.only_exact.entry(kind).or_default().push(name.clone());
     }
@@ -127,26 +135,32 @@ const BACKGROUND: &str = "background in the exact recording: executed, no more o
 const LATER: &str =
     "executed while the live instrument recorded (the exact one saw them then), not before";
 
-fn only_exact(during: Option<&BTreeSet<During>>, windows: usize) -> &'static str {
-    if windows < RARE {
-        return RARELY;
-    }
-    let Some(during) = during else { return UNEXPLAINED };
-    if during.contains(&During::Service) {
-        return MISSED;
-    }
-    for (one, kind) in [
-        (During::Interrupt, "in hardware interrupts"),
-        (During::Softirq, "in softirqs"),
-        (During::KernelThread, "in kernel threads"),
-        (During::Idle, "in the idle task"),
-        (During::OtherTask, "in other programs of the lab"),
-    ] {
-        if during.contains(&one) {
-            return kind;
+/// Kind of a function that both instruments could have seen in task context, by who enters it in the whole
+/// machine, in how many windows it was, and whether the second exact recording has it.
+fn only_exact(during: Option<&BTreeSet<During>>, windows: usize, again: bool) -> &'static str {
+    let empty = BTreeSet::new();
+    let during = during.unwrap_or(&empty);
+    if !during.contains(&During::Service) {
+        for (one, kind) in [
+            (During::Interrupt, "in hardware interrupts"),
+            (During::Softirq, "in softirqs"),
+            (During::KernelThread, "in kernel threads"),
+            (During::Idle, "in the idle task"),
+            (During::OtherTask, "in other programs of the lab"),
+        ] {
+            if during.contains(&one) {
+                return kind;
+            }
+        }
+        if !again {
+            return ONCE;
         }
     }
-    UNEXPLAINED
+    match (windows < RARE, during.contains(&During::Service)) {
+        (true, _) => RARELY,
+        (false, true) => MISSED,
+        (false, false) => UNEXPLAINED,
+    }
 }
 
 impl Kernel {
@@ -190,10 +204,13 @@ mod tests {
     fn what_the_services_tasks_enter_is_missed_whatever_else_enters_it() {
         let during = |all: &[During]| all.iter().copied().collect::<BTreeSet<_>>();
         let both = during(&[During::Softirq, During::Service]);
-        assert_eq!(only_exact(Some(&both), 10), MISSED);
-        assert_eq!(only_exact(Some(&both), RARE - 1), RARELY);
-        assert_eq!(only_exact(Some(&during(&[During::Softirq])), 10), "in softirqs");
-        assert_eq!(only_exact(None, RARE), UNEXPLAINED);
+        assert_eq!(only_exact(Some(&both), 10, true), MISSED);
+        assert_eq!(only_exact(Some(&both), 10, false), MISSED);
+        assert_eq!(only_exact(Some(&both), RARE - 1, true), RARELY);
+        assert_eq!(only_exact(Some(&during(&[During::Softirq])), 1, true), "in softirqs");
+        assert_eq!(only_exact(None, RARE, true), UNEXPLAINED);
+        assert_eq!(only_exact(None, RARE - 1, true), RARELY);
+        assert_eq!(only_exact(None, RARE, false), ONCE);
     }
 
     #[test]

@@ -21,7 +21,7 @@ use altaz_profile::{Layer, Phase, Profile};
 use altaz_symbols::Kallsyms;
 
 use crate::Result;
-use crate::lab::{ALTAZ, CGROUP, TIMEOUT, armed, profile, sh};
+use crate::lab::{ALTAZ, CGROUP, TIMEOUT, profile};
 
 /// Time that the lab is given to become quiet after boot, and length of the idle baseline.
 const SETTLE: Duration = Duration::from_secs(3);
@@ -63,6 +63,8 @@ pub struct Traceable {
 pub struct Observed {
     /// The exact instrument's, alone.
     pub exact: Built,
+    /// The same a second time, after the live ones: what the load does each time.
+    pub again: Built,
     /// What it saw while the live one recorded.
     pub beside: Built,
     /// What it saw while the live one recorded userland, too.
@@ -109,6 +111,7 @@ impl Observation<'_> {
         self.load(&mut session, Phase::Start, Load::Requests(WARM_UP))?;
         self.load(&mut session, Phase::Serve, Load::For(self.time))?;
         session.close(Purpose::Aside)?;
+        let first = session.recording.windows.len();
         self.say("recording with the live instrument");
         let live = self.record(&session.vm, "")?;
         // What ran until here ran beside the live recording: a window of its own. So with the next.
@@ -118,24 +121,33 @@ impl Observation<'_> {
         let userland = self.record(&session.vm, "--userland")?;
         session.close(Purpose::Aside)?;
         let beside_userland = session.recording.windows.len() - 1;
+        self.say("recording with the exact instrument alone, a second time");
+        self.load(&mut session, Phase::Serve, Load::For(self.time))?;
+        session.close(Purpose::Aside)?;
 
         self.say("naming");
         let kallsyms = session.vm.kallsyms()?;
         let kallsyms = Kallsyms::parse(&String::from_utf8_lossy(&kallsyms))?;
         let vdso = session.vm.vdso()?;
-        let exact = self.name(&session, &kallsyms, &vdso)?;
         let traceable = Traceable::read(&session.vm, &kallsyms)?;
-        // The same with one of these windows as the only one that serves.
-        let mut alone = |window: usize| {
-            for (i, w) in session.recording.windows.iter_mut().enumerate() {
-                w.purpose = match i == window {
-                    true => Purpose::Phase(Phase::Serve),
-                    false => Purpose::Aside,
-                };
+        // Named once for each span: its windows serve, the others are left aside.
+        let purposes: Vec<Purpose> = session.recording.windows.iter().map(|w| w.purpose).collect();
+        let mut with = |purpose: &dyn Fn(usize, &Purpose) -> Purpose| {
+            for (i, window) in session.recording.windows.iter_mut().enumerate() {
+                window.purpose = purpose(i, &purposes[i]);
             }
             self.name(&session, &kallsyms, &vdso)
         };
-        let (beside, beside_userland) = (alone(beside)?, alone(beside_userland)?);
+        let serves = |p: &Purpose| matches!(p, Purpose::Phase(Phase::Serve));
+        let exact = with(&|i, p| if serves(p) && i >= first { Purpose::Aside } else { *p })?;
+        let again = with(&|i, p| if serves(p) && i < first { Purpose::Aside } else { *p })?;
+        let only = |window: usize| {
+            move |i: usize, _: &Purpose| match i == window {
+                true => Purpose::Phase(Phase::Serve),
+                false => Purpose::Aside,
+            }
+        };
+        let (beside, beside_userland) = (with(&only(beside))?, with(&only(beside_userland))?);
 
         self.say("looking where the rest was entered");
         let seen: BTreeSet<Key> = live_keys(&live).collect();
@@ -147,7 +159,7 @@ impl Observation<'_> {
         let watched = self.watch(&session.vm, &traceable, &rest)?;
         let (_, off) = session.finish();
         off?;
-        Ok(Observed { exact, beside, beside_userland, live, userland, traceable, watched })
+        Ok(Observed { exact, again, beside, beside_userland, live, userland, traceable, watched })
     }
 
     fn say(&self, what: &str) {
@@ -247,7 +259,8 @@ impl Observation<'_> {
         );
         let run = self.requests(Load::For(self.time));
         let run = || std::thread::spawn(run).join().map_err(|_| "a thread died")?;
-        let ((), said) = armed(vm, &script, run)?;
+        let (loaded, said) = vm.script_while(&script, TIMEOUT, run)?;
+        loaded?;
         eprint!("{said}");
         profile(vm, "/tmp/live.altaz")
     }
@@ -300,9 +313,10 @@ impl Observation<'_> {
         let list: Vec<String> =
             keys.iter().filter_map(|k| Some(traceable.index.get(*k)?.to_string())).collect();
         vm.put_file("/tmp/indexes", 0o644, list.join("\n").as_bytes())?;
-        let run = self.requests(Load::For(self.time / 2));
+        let run = self.requests(Load::For(self.time));
         let watch = || std::thread::spawn(run).join().map_err(|_| "a thread died")?;
-        let ((), text) = armed(vm, &watch_script(), watch)?;
+        let (loaded, text) = vm.script_while(&watch_script(), TIMEOUT, watch)?;
+        loaded?;
         let mut kernel_threads = BTreeSet::new();
         let mut service = BTreeSet::new();
         for line in text.lines() {
@@ -370,7 +384,8 @@ fn watch_script() -> String {
 
 impl Traceable {
     fn read(vm: &LabVm, kallsyms: &Kallsyms) -> Result<Self> {
-        let text = sh(vm, "cat /sys/kernel/tracing/available_filter_functions_addrs")?;
+        let text =
+            vm.script("cat /sys/kernel/tracing/available_filter_functions_addrs", TIMEOUT)?;
         let mut this = Self::default();
         for (line, index) in text.lines().zip(1..) {
             let mut words = line.split_whitespace();

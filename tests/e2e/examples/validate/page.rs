@@ -61,8 +61,9 @@ pub fn broken(services: &[Compared], counts: Option<&Counts>) -> Vec<String> {
         );
     }
     let Some(counts) = counts else { return broken };
-    let calls = total(&counts.syscalls, "system calls");
-    for pair in counts.exits.iter().chain([&calls]) {
+    let strace = total(&counts.strace, "system calls, against strace");
+    let perf_trace = total(&counts.perf_trace, "system calls, against perf trace");
+    for pair in counts.exits.iter().chain([&strace, &perf_trace]) {
         match pair.off() {
             Some(off) if off <= COUNTS_OFF => {}
             _ => broken.push(format!(
@@ -110,6 +111,7 @@ fn service(s: &Compared) -> String {
          | | |\n|---|---|\n\
          | functions of the service in the exact recording, any context | {} |\n\
          | of these traceable | {} |\n\
+         | of these in the second exact recording, too (executed by whatever) | {} |\n\
          | functions of the live recording, task context | {} |\n\
          | in both | {} |\n\
          | **recall** (promised ≥ {KERNEL_RECALL}) | {} |\n\
@@ -118,6 +120,7 @@ fn service(s: &Compared) -> String {
          | precision against the exact windows before the live recording alone | {} |\n\n",
         k.exact,
         k.traceable,
+        k.repeated,
         k.live,
         k.both,
         figure(k.recall()),
@@ -154,23 +157,46 @@ fn service(s: &Compared) -> String {
     out
 }
 
-fn pair_row(p: &Pair) -> String {
-    let off = p.off().map_or("–".into(), |off| format!("{:.2} %", off * 100.0));
-    format!("| {} | {} | {} | {off} |\n", p.what, p.altaz, p.other)
+fn off(p: &Pair) -> String {
+    p.off().map_or("–".into(), |off| format!("{:.2} %", off * 100.0))
 }
 
 fn counts(counts: &Counts) -> String {
     let mut out = String::from(
         "## System calls\n\n\
-         The same program twice, under `altaz record -- PROGRAM` and under `strace -c -f PROGRAM`: shells, pipes \
-         and files. Calls that never return (`exit_group`) are not counted by strace and left out. Promised: the \
-         sum within 1 %.\n\n\
-         | system call | altaz | strace | off |\n|---|---|---|---|\n",
+         The same program three times: under `altaz record -- PROGRAM`, `strace -c -f PROGRAM`, and `perf trace -s PROGRAM`: \
+         shells, pipes and files. Calls that never return (`exit_group`) are not counted by the others and left out. \
+         Promised: the sum within 1 %.\n\n\
+         | system call | altaz | strace | off | perf trace | off |\n|---|---|---|---|---|---|\n",
     );
-    out.push_str(&pair_row(&total(&counts.syscalls, "all")));
-    let mut rows: Vec<&Pair> = counts.syscalls.iter().collect();
-    rows.sort_by_key(|p| (std::cmp::Reverse(p.other.max(p.altaz)), p.what.clone()));
-    rows.into_iter().for_each(|p| out.push_str(&pair_row(p)));
+    let mut row = |strace: &Pair, perf: &Pair| {
+        out.push_str(&format!(
+            "| {} | {} | {} | {} | {} | {} |\n",
+            strace.what,
+            strace.altaz,
+            strace.other,
+            off(strace),
+            perf.other,
+            off(perf),
+        ));
+    };
+    row(&total(&counts.strace, "all"), &total(&counts.perf_trace, "all"));
+    // Each has a row in both; one that only a single tool has counts nothing with the other.
+    let mut names: BTreeMap<&str, (u64, u64, u64)> = BTreeMap::new();
+    for p in &counts.strace {
+        let counted = names.entry(&p.what).or_default();
+        (counted.0, counted.1) = (p.altaz, p.other);
+    }
+    for p in &counts.perf_trace {
+        let counted = names.entry(&p.what).or_default();
+        (counted.0, counted.2) = (p.altaz, p.other);
+    }
+    let mut rows: Vec<_> = names.into_iter().collect();
+    rows.sort_by_key(|(name, (altaz, strace, _))| (std::cmp::Reverse(*altaz.max(strace)), *name));
+    for (name, (altaz, strace, perf)) in rows {
+        let pair = |other| Pair { what: name.to_owned(), altaz, other };
+        row(&pair(strace), &pair(perf));
+    }
     out.push_str(
         "\n## VM exits\n\n\
          A microvm with the web demo in it, nested KVM, while `perf stat -a -e 'kvm:*'` counts the same events. The \
@@ -178,7 +204,9 @@ fn counts(counts: &Counts) -> String {
          MSR accesses and hypercalls are altaz's sums over all ports, registers and numbers.\n\n\
          | event | altaz | perf stat | off |\n|---|---|---|---|\n",
     );
-    counts.exits.iter().for_each(|p| out.push_str(&pair_row(p)));
+    for p in &counts.exits {
+        out.push_str(&format!("| {} | {} | {} | {} |\n", p.what, p.altaz, p.other, off(p)));
+    }
     out
 }
 
@@ -188,18 +216,21 @@ pub fn markdown(services: &[Compared], found: Option<&Counts>) -> String {
         "# The live instrument against the exact one\n\n\
          Written by `make validate`; it fails with 3 when a bound is missed. All names are in \
          `target/validate/validation.json` after it.\n\n\
-         One boot of the lab. The exact instrument (a QEMU plugin that sees every block executed) records the service \
-         under its load, alone. Then `altaz record` records the running service inside the lab under the same \
-         load, without and with `--userland`. What the exact instrument sees meanwhile contains altaz itself; it is used \
-         for one question only: whether a function was executed and entered then at all. Last, the \
-         functions that only the exact recording has are traced in the whole machine under the same load, to see which \
-         task or interrupt enters them.\n\n\
-         The exact instrument knows no tasks: interrupts, kernel threads and other programs are in its recording, and \
-         it comes first. So *recall* is over traceable functions, without those that nobody in the machine entered \
-         while the live instrument recorded, those that the live recording has in interrupt contexts or that \
-         are entered by others than the service's tasks alone, and without rare ones (in fewer than three windows of \
-         half a second); the stricter figure counts the rare ones as missed. *Precision* is the share of the live \
-         recording's task-context functions that the exact instrument saw executed at all. Functions are compared by binary and offset, never by name.\n\n",
+         One boot of the lab for each service. The exact instrument (a QEMU plugin that sees every block executed) records the \
+         service under its load, alone. Then `altaz record` records the running service inside the lab under the same \
+         load for the same time, without and with `--userland`. What the exact instrument sees meanwhile contains altaz itself; \
+         it is used for one question only: whether a function was executed and entered then at all. Then the exact \
+         instrument records alone a second time, which says what the load does each time. Last, the functions that only \
+         the exact recording has are traced in the whole machine under the same load for the same time, to see which task \
+         or interrupt enters them.\n\n\
+         The exact instrument knows no tasks: interrupts, kernel threads and other programs are in its recording. \
+         *Recall* is over the functions that can be traced and that the service's tasks enter each time. Not counted, each kind with \
+         its number below: what cannot be traced; what the live recording has as interrupt work; what nobody in the machine \
+         entered while the live instrument recorded; what only others than the service's tasks enter; what nobody entered while \
+         the whole machine was traced and the exact instrument itself did not see a second time; \
+         and rare ones (in fewer than three windows of half a second), which the stricter figure counts as missed. \
+         *Precision* is the share of the live recording's task-context functions that the exact instrument saw executed \
+         at all. Functions are compared by binary and offset, never by name.\n\n",
     );
     for s in services {
         out.push_str(&service(s));
@@ -228,6 +259,7 @@ pub fn json(services: &[Compared], counts: Option<&Counts>, broken: &[String]) -
                 "traceable": s.kernel.traceable,
                 "live": s.kernel.live,
                 "both": s.kernel.both,
+                "repeated": s.kernel.repeated,
                 "recall": s.kernel.recall(),
                 "recall_with_rare": s.kernel.strict_recall(),
                 "precision": s.kernel.precision_beside(),
@@ -251,7 +283,8 @@ pub fn json(services: &[Compared], counts: Option<&Counts>, broken: &[String]) -
     json!({
         "schema": "altaz.validation/1",
         "services": services.iter().map(service).collect::<Vec<_>>(),
-        "syscalls": counts.map(|c| pairs(&c.syscalls)),
+        "strace": counts.map(|c| pairs(&c.strace)),
+        "perf_trace": counts.map(|c| pairs(&c.perf_trace)),
         "exits": counts.map(|c| pairs(&c.exits)),
         "broken": broken,
     })
