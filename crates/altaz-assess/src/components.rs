@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use altaz_profile::results::Component;
 use altaz_profile::{Layer, Unit};
@@ -46,6 +47,22 @@ pub fn components(seen: &[&Seen<'_>], limit: usize) -> (Vec<Component>, u64) {
     let count = all.len() as u64;
     all.truncate(limit);
     (all, count)
+}
+
+/// Names of all components of these functions of one layer, largest first, and for each function
+/// the index of its component.
+pub(crate) fn grouped(seen: &[&Seen<'_>]) -> (Vec<Arc<str>>, Vec<u32>) {
+    let (all, _) = components(seen, usize::MAX);
+    let names: Vec<Arc<str>> = all.into_iter().map(|c| c.name.into()).collect();
+    let index: HashMap<&str, u32> = names.iter().map(|n| &**n).zip(0..).collect();
+    // A prefix of one function was folded into the other names.
+    let other = index.get(OTHER_NAMES).copied().unwrap_or_default();
+    let of = seen.iter().map(|s| {
+        let (name, _) = component_of(s.unit);
+        index.get(&*name).copied().unwrap_or(other)
+    });
+    let of = of.collect();
+    (names, of)
 }
 
 #[derive(Default)]

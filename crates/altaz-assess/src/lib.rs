@@ -16,6 +16,7 @@ mod components;
 mod diff;
 mod error;
 mod escape;
+mod functions;
 mod repeats;
 mod select;
 mod sums;
@@ -26,6 +27,7 @@ pub use assess::{assess, report};
 pub use compare::{basis, comparable, compare};
 pub use diff::{Named, diff};
 pub use error::{AssessError, Difference, NotComparable};
+pub use functions::functions;
 pub use repeats::{assess_repeats, repeats};
 
 /// A function counts as rare below this share of the serve windows.

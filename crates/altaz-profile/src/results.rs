@@ -8,6 +8,7 @@
 
 pub mod diff;
 pub mod risk;
+pub mod functions;
 
 use serde::{Deserialize, Serialize};
 

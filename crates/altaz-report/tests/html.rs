@@ -7,9 +7,9 @@ use altaz_report::{compare_html, compare_json, diff_html, diff_json, profile_htm
 
 fn pages() -> [String; 4] {
     [
-        compare_html(&common::compare()),
-        profile_html(&common::profile(common::runc())),
-        profile_html(&common::profile(common::live())),
+        compare_html(&common::compare(), &[]),
+        profile_html(&common::profile(common::runc()), None),
+        profile_html(&common::profile(common::live()), None),
         diff_html(&common::difference(), 10),
     ]
 }
@@ -45,7 +45,7 @@ fn a_page_closes_what_it_opens() {
 
 #[test]
 fn every_deployment_has_a_section_and_every_available_one_a_bar() {
-    let page = compare_html(&common::compare());
+    let page = compare_html(&common::compare(), &[]);
     assert_eq!(page.matches("<svg").count(), 3);
     for name in ["runc", "runsc-systrap", "qemu-microvm", "firecracker"] {
         assert!(page.contains(&format!("<h2>{name}</h2>")), "{name}");
@@ -66,7 +66,7 @@ fn markup_in_a_profile_is_shown_and_not_obeyed() {
     let mut result = common::compare();
     result.service = evil.into();
     result.deployments.push(d.clone());
-    for page in [compare_html(&result), profile_html(&common::profile(d))] {
+    for page in [compare_html(&result, &[]), profile_html(&common::profile(d), None)] {
         assert!(!page.contains("<script"), "{page}");
         assert!(!page.contains("alert('x')"), "{page}");
         assert!(page.contains("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;&amp;&quot;"));
@@ -95,7 +95,7 @@ fn a_page_of_a_difference_shows_text_of_others_as_text_and_its_json_reads_back()
 fn a_page_of_a_comparison_without_figures_is_still_a_page() {
     let mut result = common::compare();
     result.deployments.retain(|d| !d.available);
-    let page = compare_html(&result);
+    let page = compare_html(&result, &[]);
     assert!(!page.contains("<svg") && page.contains("firecracker") && page.ends_with("</html>\n"));
 }
 

@@ -232,8 +232,8 @@ proptest! {
     fn every_page_and_json_is_made_without_a_panic_and_without_nan(result in compare()) {
         let json = compare_json(&result).unwrap();
         prop_assert!(serde_json::from_str::<serde_json::Value>(&json).is_ok());
-        let mut pages = vec![compare_html(&result)];
-        pages.extend(result.deployments.into_iter().map(|d| profile_html(&common::profile(d))));
+        let mut pages = vec![compare_html(&result, &[])];
+        pages.extend(result.deployments.into_iter().map(|d| profile_html(&common::profile(d), None)));
         for page in pages {
             prop_assert_eq!(page.matches("<b>").count(), page.matches("<figcaption>").count());
             for broken in ["width=\"-", " x=\"-", "width=\"NaN", " x=\"NaN", "width=\"inf"] {

@@ -3,40 +3,76 @@
 use std::process::ExitCode;
 
 use altaz_assess::Options;
-use altaz_profile::file;
-use altaz_profile::results::ProfileReport;
-use altaz_report::{ReportError, TextOptions, profile_html, profile_json, profile_text};
+use altaz_profile::results::{CompareResult, ProfileReport};
+use altaz_profile::{Profile, file};
+use altaz_report::{
+    ReportError, TextOptions, compare_html, profile_html, profile_json, profile_text,
+};
 use anyhow::Context as _;
 
 use crate::cli::{Context, ReportArgs};
-use crate::exit::{Exit, UsageError};
+use crate::exit::Exit;
 use crate::output::{Format, write_all};
 
 pub(crate) fn run(args: &ReportArgs, cx: &Context) -> anyhow::Result<ExitCode> {
-    let html = args.output.iter().any(|o| o.format == Format::Html);
-    if html && args.files.len() > 1 {
-        return Err(UsageError("an HTML report holds one profile: name one file".into()).into());
-    }
     let options = Options { components: args.top };
     let mut reports = Vec::new();
+    let mut functions = Vec::new();
+    // One page holds one profile or a comparison, so an HTML report of several needs them all.
+    let together = args.files.len() > 1 && args.output.iter().any(|o| o.format == Format::Html);
+    let mut profiles = Vec::new();
     for path in &args.files {
         let profile = file::read(path)?;
         let report = altaz_assess::report(&profile, &options)
             .with_context(|| format!("cannot assess {}", path.display()))?;
         reports.push(report);
+        functions.push(altaz_assess::functions(&profile));
+        if together {
+            profiles.push(profile);
+        }
     }
+    let comparison = together.then(|| side_by_side(&profiles, &options)).transpose()?;
     write_all(&args.output, cx.color, |format, color| {
         let parts: Vec<String> = match format {
             Format::Text => {
                 let options = TextOptions { width: cx.columns(), color };
                 reports.iter().map(|r| profile_text(r, options)).collect()
             }
-            Format::Html => reports.iter().map(profile_html).collect(),
+            Format::Html => match &comparison {
+                Some(result) => vec![compare_html(result, &functions)],
+                None => reports
+                    .iter()
+                    .zip(&functions)
+                    .map(|(report, functions)| profile_html(report, Some(functions)))
+                    .collect(),
+            },
             Format::Json => return Ok(json(&reports)?),
         };
         Ok(parts.join("\n"))
     })?;
     Ok(Exit::Fine.into())
+}
+
+/// Several recordings as a comparison, as `altaz compare` makes it of its own: those of the same
+/// deployment are repeats of each other.
+fn side_by_side(profiles: &[Profile], options: &Options) -> anyhow::Result<CompareResult> {
+    let mut names: Vec<&str> = Vec::new();
+    for profile in profiles {
+        if !names.contains(&profile.manifest.deployment.as_str()) {
+            names.push(&profile.manifest.deployment);
+        }
+    }
+    let mut results = Vec::new();
+    for name in names {
+        let same: Vec<&Profile> =
+            profiles.iter().filter(|p| p.manifest.deployment == name).collect();
+        let result = altaz_assess::assess_repeats(&same, options)
+            .with_context(|| format!("cannot assess the recordings of {name} together"))?;
+        results.push(result);
+    }
+    let first = profiles.first().context("a report needs a profile")?;
+    let (service, host) = (first.manifest.service.clone(), first.manifest.host.clone());
+    Ok(altaz_assess::compare(&service, host, results)?)
 }
 
 /// One profile is an object, several are an array of them.

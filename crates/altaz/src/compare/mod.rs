@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use altaz_assess::Options;
 use altaz_deploy::{Deployment, LoadKind, ServiceSpec};
 use altaz_lab::{NetNs, ServiceImage, become_unprivileged_root};
+use altaz_profile::results::functions::FunctionTable;
 use altaz_profile::results::{CompareResult, DeploymentResult};
 use altaz_profile::{Host, Profile, file};
 use altaz_report::{TextOptions, compare_html, compare_json, compare_text};
@@ -71,6 +72,7 @@ pub(crate) fn run(args: &CompareArgs, cx: &Context) -> Result<ExitCode> {
     let requests = args.requests.unwrap_or(spec.load.requests);
     let mut clock = Clock::new(deployments.len() as u32 * args.repeat, &spec, requests, args.rate);
     let mut results = Vec::new();
+    let mut functions = Vec::new();
     let mut host = None;
     for deployment in deployments {
         let mut profiles = Vec::new();
@@ -103,12 +105,13 @@ pub(crate) fn run(args: &CompareArgs, cx: &Context) -> Result<ExitCode> {
                 }
             }
         }
+        functions.extend(profiles.first().map(altaz_assess::functions));
         results.push(assessed(deployment, &profiles, failure)?);
     }
     let Some(host) = host else {
         bail!("no deployment could be measured; each one's reason is above");
     };
-    finish(args, cx, &spec.name, host, results)
+    finish(args, cx, &spec.name, host, results, &functions)
 }
 
 /// The figures of a deployment's recordings, or why there are none.
@@ -136,15 +139,16 @@ fn finish(
     service: &str,
     host: Host,
     results: Vec<DeploymentResult>,
+    functions: &[FunctionTable],
 ) -> Result<ExitCode> {
     let result = altaz_assess::compare(service, host, results)?;
     write_file(&args.dir.join("compare.json"), compare_json(&result)?.as_bytes())?;
-    write_file(&args.dir.join("report.html"), compare_html(&result).as_bytes())?;
+    write_file(&args.dir.join("report.html"), compare_html(&result, functions).as_bytes())?;
     write_all(&args.output, cx.color, |format, color| {
         Ok(match format {
             Format::Text => compare_text(&result, TextOptions { width: cx.columns(), color }),
             Format::Json => compare_json(&result)?,
-            Format::Html => compare_html(&result),
+            Format::Html => compare_html(&result, functions),
         })
     })?;
     let gaps = gaps(&result);
