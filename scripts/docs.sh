@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Takes the table that `make demo` wrote into the docs: the whole of it as docs/demo.txt, its summary
-# into the README.
+# Takes what `make demo` wrote into the docs: its table as docs/demo.txt, the summary of it into the
+# README, and pictures of its page into docs/pictures.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 table=target/demo/compare.txt
@@ -19,3 +19,10 @@ awk -v summary="$summary" '
     /^<!-- \/demo -->/ { skip = 0 }
     !skip { print }' README.md >README.md.new
 mv README.md.new README.md
+
+page=target/demo/report.html
+if ! command -v "${ALTAZ_CHROMIUM:-chromium}" >/dev/null; then
+    echo "docs: no chromium, so docs/pictures stay as they are; scripts/setup.sh installs it" >&2
+    exit 1
+fi
+cargo run --locked --quiet -p altaz-e2e --bin pictures -- "$page" docs/pictures

@@ -36,6 +36,8 @@ need ip iproute2
 need unshare util-linux
 need zstd zstd
 need redis-benchmark redis-tools
+# Opens the report's pages in the tests and takes the pictures of the docs.
+need chromium chromium fonts-dejavu-core
 [ -e /usr/lib/x86_64-linux-gnu/libc.a ] || missing+=(libc6-dev)
 [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] ||
     [ -e /usr/share/keyrings/debian-archive-keyring.pgp ] || missing+=(debian-archive-keyring)
@@ -117,7 +119,7 @@ install_rust() {
 if [ ${#missing[@]} -gt 0 ] || ! qemu_ok; then
     have apt-get || die "this is no Debian or Ubuntu; install yourself: QEMU $MIN_QEMU or newer" \
         "for x86_64 with plugins, gcc, static glibc, mmdebstrap, mke2fs, ip, unshare, zstd," \
-        "redis-benchmark"
+        "redis-benchmark, chromium"
     if [ ${#missing[@]} -gt 0 ]; then apt_install "${missing[@]}"; fi
     qemu_ok || install_qemu
     qemu_ok || die "QEMU is still older than $MIN_QEMU: $(qemu_version)"

@@ -7,8 +7,8 @@
 //! distinct functions by (layer, binary, build-id, offset).
 
 pub mod diff;
-pub mod risk;
 pub mod functions;
+pub mod risk;
 
 use serde::{Deserialize, Serialize};
 

@@ -5,37 +5,89 @@ mod common;
 use altaz_profile::results::{CompareResult, ProfileReport};
 use altaz_report::{compare_html, compare_json, diff_html, diff_json, profile_html, profile_json};
 
-fn pages() -> [String; 4] {
+fn pages() -> [String; 6] {
     [
         compare_html(&common::compare(), &[]),
+        compare_html(&common::compare(), &common::functions()),
         profile_html(&common::profile(common::runc()), None),
+        profile_html(&common::profile(common::runc()), Some(&common::functions()[0])),
         profile_html(&common::profile(common::live()), None),
         diff_html(&common::difference(), 10),
     ]
 }
 
-#[test]
-fn a_page_needs_nothing_else_and_runs_nothing() {
-    for page in pages() {
-        for outside in ["http:", "https:", "<script", "<link", "<img", "src=\"", "url(", "@import"]
-        {
-            assert!(!page.contains(outside), "{outside} in {page}");
+/// Content of the elements of this name.
+fn contents<'a>(page: &'a str, element: &str) -> Vec<&'a str> {
+    let (open, close) = (format!("<{element}"), format!("</{element}>"));
+    page.split(&open)
+        .skip(1)
+        .filter_map(|rest| rest.split_once('>')?.1.split_once(&close).map(|(inside, _)| inside))
+        .collect()
+}
+
+/// A page without what style and scripts hold.
+fn markup(page: &str) -> String {
+    let mut out = page.to_owned();
+    for element in ["style", "script"] {
+        for inside in contents(page, element) {
+            out = out.replace(inside, "");
         }
-        assert!(page.contains("default-src 'none'"));
-        assert!(page.contains("prefers-color-scheme: dark"));
+    }
+    out
+}
+
+#[test]
+fn a_page_needs_nothing_else() {
+    for page in pages() {
+        let markup = markup(&page);
+        assert!(!event_handler(&markup), "{markup}");
+        for outside in ["http:", "https:", "<link", "<img", "src=\"", "@import", "style=\""] {
+            assert!(!markup.contains(outside), "{outside} in {markup}");
+        }
+        for style in contents(&page, "style") {
+            assert!(style.matches("url(").count() == style.matches("url(#").count());
+            assert!(!style.contains("@import") && style.contains("prefers-color-scheme: dark"));
+        }
+        let policy = page.split("content=\"default-src 'none'").nth(1).unwrap_or("");
+        assert!(policy.starts_with("; base-uri 'none'; form-action 'none'; style-src 'sha256-"));
+    }
+}
+
+fn event_handler(markup: &str) -> bool {
+    markup
+        .split('<')
+        .filter_map(|t| t.split_once('>'))
+        .any(|(tag, _)| tag.split(' ').skip(1).any(|a| a.starts_with("on") && a.contains("=\"")))
+}
+
+#[test]
+fn what_runs_is_this_crates_own_by_its_hash_and_only_where_there_are_functions() {
+    use base64::Engine as _;
+    use sha2::Digest as _;
+    for (page, scripted) in pages().iter().zip([false, true, false, true, false, false]) {
+        let scripts = contents(page, "script");
+        assert_eq!(scripts.len(), if scripted { 2 } else { 0 });
+        assert_eq!(page.contains("script-src 'none'"), !scripted);
+        if let [data, script] = scripts[..] {
+            let digest = sha2::Sha256::digest(script.as_bytes());
+            let hash = base64::engine::general_purpose::STANDARD.encode(digest);
+            assert!(page.contains(&format!("script-src 'sha256-{hash}'")), "{hash}");
+            assert!(serde_json::from_str::<serde_json::Value>(data).is_ok(), "{data}");
+        }
     }
 }
 
 #[test]
 fn a_page_closes_what_it_opens() {
-    const VOID: [&str; 1] = ["meta"];
+    const VOID: [&str; 2] = ["meta", "input"];
     for page in pages() {
+        let page = markup(&page);
         let mut open: Vec<&str> = Vec::new();
         for tag in page.split('<').skip(1).filter_map(|t| t.split_once('>')).map(|(t, _)| t) {
             let name = tag.split([' ', '/']).next().unwrap_or("");
             match tag.strip_prefix('/') {
                 Some(closed) => assert_eq!(open.pop(), Some(closed), "in {page}"),
-                None if tag.starts_with('!') || tag.ends_with('/') || VOID.contains(&name) => {}
+                None if tag.starts_with('!') || VOID.contains(&name) => {}
                 None => open.push(name),
             }
         }
@@ -44,33 +96,148 @@ fn a_page_closes_what_it_opens() {
 }
 
 #[test]
-fn every_deployment_has_a_section_and_every_available_one_a_bar() {
+fn every_deployment_has_a_stack_or_the_reason_for_none() {
     let page = compare_html(&common::compare(), &[]);
-    assert_eq!(page.matches("<svg").count(), 3);
-    for name in ["runc", "runsc-systrap", "qemu-microvm", "firecracker"] {
+    assert_eq!(page.matches("<svg class=\"stack\"").count(), 3);
+    for name in ["runc", "runsc-systrap", "qemu-microvm"] {
         assert!(page.contains(&format!("<h2>{name}</h2>")), "{name}");
+        assert!(page.contains(&format!(">Stack of {name}</title>")), "{name}");
     }
     assert!(page.contains("not available: no `firecracker` on this machine"));
 }
 
 #[test]
+fn every_drawing_says_in_words_what_it_shows() {
+    for page in pages() {
+        let page = markup(&page);
+        for tag in page.split("<svg").skip(1).filter_map(|t| t.split_once('>')).map(|(t, _)| t) {
+            let described = ["aria-labelledby=", "aria-label=", "aria-hidden="];
+            let part = tag.contains("class=\"mark\"")
+                || tag.contains("class=\"layer\"")
+                || tag.contains("class=\"part\"");
+            assert!(part || described.iter().any(|d| tag.contains(d)), "{tag}");
+            for id in tag.split("aria-labelledby=\"").skip(1).filter_map(|t| t.split('"').next()) {
+                for id in id.split(' ') {
+                    assert_eq!(page.matches(&format!("id=\"{id}\"")).count(), 1, "{id}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_shared_spans_both_tenants_and_what_moved_or_is_a_model_says_so() {
+    let mut sandbox = common::runsc();
+    sandbox.model_only = true;
+    let page = profile_html(&common::profile(sandbox), None);
+    let stack = page.split("<svg class=\"stack model\"").nth(1).unwrap();
+    let stack = stack.split("</svg>").next().unwrap();
+    assert!(stack.contains(">HAP</text>"), "{stack}");
+    assert!(stack.contains("provider, moved*"));
+    let shared = stack.split("<g class=\"provider\">").nth(2).unwrap();
+    assert!(
+        shared.starts_with("<rect x=\"22.0\"") && shared.contains("width=\"124.0\""),
+        "{shared}"
+    );
+    let own = stack.split("<g class=\"tenant\">").nth(1).unwrap();
+    assert!(own.contains("class=\"second\""), "{own}");
+    assert!(page.contains(">model, not measured</span>"));
+
+    let mut alone = common::runc();
+    alone.layers.iter_mut().for_each(|l| l.shared = false);
+    let page = profile_html(&common::profile(alone), None);
+    assert!(page.contains("a machine each, not measured") && !page.contains(">HAP</text>"));
+}
+
+#[test]
 fn markup_in_a_profile_is_shown_and_not_obeyed() {
     let mut d = common::runc();
-    let evil = "<script>alert('x')</script>&\"";
+    let evil = "</script><script>alert('x')</script>&\"\u{202e}";
     d.name = evil.into();
     d.notes.push(evil.into());
     d.layers[0].components[0].name = evil.into();
     d.boundaries[0].entries[0].name = evil.into();
     d.boundaries[0].name = evil.into();
     d.blind_spots[0].what = evil.into();
+    let mut table = common::functions().remove(0);
+    table.deployment = evil.into();
+    table.layers[0].components[0] = evil.into();
+    table.layers[0].functions[0].symbol = evil.into();
+    table.layers[0].functions[0].binary = evil.into();
     let mut result = common::compare();
     result.service = evil.into();
     result.deployments.push(d.clone());
-    for page in [compare_html(&result, &[]), profile_html(&common::profile(d), None)] {
-        assert!(!page.contains("<script"), "{page}");
-        assert!(!page.contains("alert('x')"), "{page}");
-        assert!(page.contains("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;&amp;&quot;"));
+    let plain = [
+        compare_html(&result, &[]),
+        profile_html(&common::profile(d.clone()), None),
+        compare_html(&result, std::slice::from_ref(&table)),
+        profile_html(&common::profile(d), Some(&table)),
+    ];
+    for (page, scripts) in plain.iter().zip([0, 0, 2, 2]) {
+        assert_eq!(page.matches("<script").count(), scripts, "{page}");
+        assert!(!page.contains("<script>alert") && !page.contains('\u{202e}'), "{page}");
+        assert!(page.contains("&lt;script&gt;alert('x')&lt;/script&gt;&amp;&quot;\u{fffd}"));
+        for data in contents(page, "script").into_iter().take(1) {
+            let data: serde_json::Value = serde_json::from_str(data).unwrap();
+            let strings = data["strings"].as_array().unwrap();
+            let clean = evil.replace('\u{202e}', "\u{fffd}");
+            assert!(strings.iter().any(|s| s.as_str() == Some(&clean)), "{strings:?}");
+        }
     }
+}
+
+#[test]
+fn the_data_of_a_page_are_the_functions_of_its_tables() {
+    let tables = common::functions();
+    let page = compare_html(&common::compare(), &tables);
+    let data: serde_json::Value = serde_json::from_str(contents(&page, "script")[0]).unwrap();
+    let strings = data["strings"].as_array().unwrap();
+    let name = |at: &serde_json::Value| {
+        strings[at.as_u64().unwrap() as usize].as_str().unwrap().to_owned()
+    };
+    let layer = &data["deployments"][0]["layers"][0];
+    let of = &tables[0].layers[0];
+    assert_eq!(layer["size"].as_array().unwrap().len(), of.functions.len());
+    for (i, f) in of.functions.iter().enumerate() {
+        assert_eq!(name(&layer["symbol"][i]), *f.symbol);
+        assert_eq!(layer["size"][i], f.size);
+        assert_eq!(layer["covered"][i], f.covered.unwrap());
+    }
+    // What is nowhere known takes no room.
+    assert!(layer.get("age").is_none() && layer.get("cves").is_none());
+    assert!(strings.is_sorted_by_key(|s| s.as_str()));
+}
+
+#[test]
+fn what_there_are_no_data_for_cannot_be_chosen_and_says_why() {
+    let mut tables = common::functions();
+    let page = compare_html(&common::compare(), &tables);
+    let of = |page: &str, value: &str| {
+        let rest = page.split(&format!("value=\"{value}\"")).nth(1).unwrap().to_owned();
+        rest.split("</label>").next().unwrap().to_owned()
+    };
+    assert!(
+        of(&page, "cves").contains("disabled")
+            && of(&page, "cves").contains("no vulnerability feed")
+    );
+    assert!(of(&page, "age").contains("disabled") && !of(&page, "covered").contains("disabled"));
+    for f in tables.iter_mut().flat_map(|t| &mut t.layers).flat_map(|l| &mut l.functions) {
+        f.age_years = Some(2.5);
+        f.vulnerabilities = Some(vec!["CVE-2024-0001".into()]);
+    }
+    let page = compare_html(&common::compare(), &tables);
+    assert!(!of(&page, "cves").contains("disabled") && !of(&page, "age").contains("disabled"));
+    assert!(contents(&page, "script")[0].contains("CVE-2024-0001"));
+}
+
+#[test]
+fn a_small_page_is_as_it_was() {
+    let mut result = common::compare();
+    result.deployments.truncate(1);
+    let tables = &common::functions()[..1];
+    let page = markup(&compare_html(&result, tables)).replace("><", ">\n<");
+    let policy = page.split("content=\"default").nth(1).and_then(|p| p.split('"').next()).unwrap();
+    insta::assert_snapshot!(page.replace(policy, ""));
 }
 
 #[test]
@@ -83,7 +250,7 @@ fn a_page_of_a_difference_shows_text_of_others_as_text_and_its_json_reads_back()
     result.boundaries[0].new[0].name = evil.into();
     result.posture[0].comm = evil.into();
     let page = diff_html(&result, 10);
-    assert!(!page.contains("<script") && !page.contains("alert('x')"), "{page}");
+    assert!(!page.contains("<script"), "{page}");
     assert!(page.contains("cap_net_raw") && page.contains("really new in B"), "{page}");
     let json = diff_json(&result).unwrap();
     let read: altaz_profile::results::diff::DiffResult = serde_json::from_str(&json).unwrap();
@@ -96,7 +263,11 @@ fn a_page_of_a_comparison_without_figures_is_still_a_page() {
     let mut result = common::compare();
     result.deployments.retain(|d| !d.available);
     let page = compare_html(&result, &[]);
-    assert!(!page.contains("<svg") && page.contains("firecracker") && page.ends_with("</html>\n"));
+    assert!(
+        !page.contains("class=\"stack\"")
+            && page.contains("firecracker")
+            && page.ends_with("</html>\n")
+    );
 }
 
 #[test]

@@ -55,8 +55,13 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// Library, and the only crate that may know it.
-const OWNED: &[(&str, &str)] =
-    &[("clap", "altaz"), ("anyhow", "altaz"), ("indicatif", "altaz"), ("parquet", "altaz-profile")];
+const OWNED: &[(&str, &str)] = &[
+    ("clap", "altaz"),
+    ("anyhow", "altaz"),
+    ("indicatif", "altaz"),
+    ("parquet", "altaz-profile"),
+    ("maud", "altaz-report"),
+];
 
 fn metadata() -> Value {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());

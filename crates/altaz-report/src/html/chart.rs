@@ -231,7 +231,8 @@ fn whisker(range: Option<Range>, (y, height): (u32, u32), scale: &Scale) -> Mark
 pub fn ranges(deployments: &[&DeploymentResult]) -> String {
     let repeated = |d: &&&DeploymentResult| d.repeats.as_ref().is_some_and(|r| r.runs.len() > 1);
     let with = deployments.iter().filter(repeated).count();
-    let estimate = "from what was seen to what the completeness estimate adds (Chao2, a lower bound)";
+    let estimate =
+        "from what was seen to what the completeness estimate adds (Chao2, a lower bound)";
     let repeats = "smallest to largest of the repeated recordings";
     match with {
         0 => format!("Ranges: {estimate}."),

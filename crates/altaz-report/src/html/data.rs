@@ -63,7 +63,11 @@ pub fn data(deployments: &[(&DeploymentResult, Option<&FunctionTable>)]) -> Opti
         .iter()
         .map(|(d, table)| Deployment {
             name: clean(&d.name),
-            layers: table.map_or(&[][..], |t| &t.layers).iter().map(|l| layer(d, l, &strings)).collect(),
+            layers: table
+                .map_or(&[][..], |t| &t.layers)
+                .iter()
+                .map(|l| layer(d, l, &strings))
+                .collect(),
         })
         .collect();
     // Only maps with keys that are no text cannot be written as JSON.
@@ -116,10 +120,9 @@ fn layer(d: &DeploymentResult, l: &LayerFunctions, strings: &[String]) -> Layer 
             .iter()
             .any(|f| f.file.is_some())
             .then(|| column(&|f| source(f).map_or(-1, |s| at(&s) as i64))),
-        age: all
-            .iter()
-            .any(|f| f.age_years.is_some())
-            .then(|| all.iter().map(|f| f.age_years.filter(|a| a.is_finite()).unwrap_or(-1.0)).collect()),
+        age: all.iter().any(|f| f.age_years.is_some()).then(|| {
+            all.iter().map(|f| f.age_years.filter(|a| a.is_finite()).unwrap_or(-1.0)).collect()
+        }),
         cves: all.iter().any(|f| f.vulnerabilities.is_some()).then(|| {
             all.iter()
                 .map(|f| f.vulnerabilities.iter().flatten().map(|v| at(&clean(v))).collect())

@@ -29,7 +29,11 @@ pub fn figures(d: &DeploymentResult) -> Markup {
 }
 
 /// The growth curves as a figure with a heading of this level.
-pub fn growth_figure(d: &DeploymentResult, table: Option<&FunctionTable>, index: usize) -> Option<Markup> {
+pub fn growth_figure(
+    d: &DeploymentResult,
+    table: Option<&FunctionTable>,
+    index: usize,
+) -> Option<Markup> {
     let drawing = growth::growth(d, table?, &format!("growth-{index}"))?;
     Some(html! {
         div class="card" { h3 { (t(&d.name)) } (drawing) }

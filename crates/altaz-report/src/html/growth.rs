@@ -12,8 +12,8 @@ use crate::number::count;
 const WIDTH: f64 = 424.0;
 const HEIGHT: f64 = 232.0;
 /// The plot inside the drawing.
-const LEFT: f64 = 40.0;
-const RIGHT: f64 = 300.0;
+const LEFT: f64 = 52.0;
+const RIGHT: f64 = 290.0;
 const TOP: f64 = 10.0;
 const BOTTOM: f64 = 200.0;
 /// Layers of fewer functions have no curve: a step of one function would be the whole of it.
@@ -32,12 +32,8 @@ struct Curve<'a> {
 /// The curves of a deployment, or `None` where there are no windows to tell apart.
 pub fn growth(d: &DeploymentResult, table: &FunctionTable, id: &str) -> Option<Markup> {
     let windows = table.layers.iter().map(|l| l.growth.len()).max().filter(|&n| n > 1)?;
-    let curves: Vec<Curve<'_>> = table
-        .layers
-        .iter()
-        .filter(|l| l.functions.len() >= FEWEST)
-        .map(|l| curve(d, l))
-        .collect();
+    let curves: Vec<Curve<'_>> =
+        table.layers.iter().filter(|l| l.functions.len() >= FEWEST).map(|l| curve(d, l)).collect();
     if curves.is_empty() {
         return None;
     }

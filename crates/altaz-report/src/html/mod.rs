@@ -9,6 +9,8 @@ mod data;
 mod deployment;
 mod growth;
 mod page;
+mod paths;
+mod risk;
 mod squarify;
 mod stack;
 mod tables;
@@ -33,10 +35,8 @@ use crate::{compare, diff, parts, profile};
 pub fn compare_html(result: &CompareResult, functions: &[FunctionTable]) -> String {
     let available: Vec<&DeploymentResult> =
         result.deployments.iter().filter(|d| d.available).collect();
-    let tables: Vec<Option<&FunctionTable>> = available
-        .iter()
-        .map(|d| functions.iter().find(|f| f.deployment == d.name))
-        .collect();
+    let tables: Vec<Option<&FunctionTable>> =
+        available.iter().map(|d| functions.iter().find(|f| f.deployment == d.name)).collect();
     let pairs: Vec<_> = available.iter().copied().zip(tables.iter().copied()).collect();
     let title = format!("{} {}", result.service, parts::in_deployments(result.deployments.len()));
     let notes: Vec<Vec<Span>> = compare::note_lines(result).into_iter().map(|l| vec![l]).collect();
@@ -53,6 +53,8 @@ pub fn compare_html(result: &CompareResult, functions: &[FunctionTable]) -> Stri
         }
         (stacks_figure(result, &available))
         @if !available.is_empty() { (comparison(result, &available)) }
+        (paths::figure(&available))
+        @if let Some(risk) = &result.risk { (risk::figure(risk)) }
         (growth_figures(&pairs))
         @for (i, (d, table)) in pairs.iter().enumerate() {
             section class="deployment" id=(anchor(i)) {
@@ -80,7 +82,7 @@ pub fn profile_html(report: &ProfileReport, functions: Option<&FunctionTable>) -
     let covered = stack::shows_covered(&[d]);
     let body = html! {
         header { @for line in &header[1..] { p class="field" { (spans(line)) } } }
-        figure {
+        figure id="stacks" {
             figcaption { h2 { "The code that a request passes" } }
             (stack::legend())
             div class="stacks" { (stack_card(d, &Stacks::new(&[d]), 0)) }
@@ -92,6 +94,7 @@ pub fn profile_html(report: &ProfileReport, functions: Option<&FunctionTable>) -
             (tables::table(&profile::checks_table(d), "Checks of the estimates"))
             p class="dim" { (profile::CHECKS) }
         }
+        (paths::figure(&[d]))
         (growth_figures(&[(d, functions)]))
         section {
             h2 { "Components and functions" }
@@ -127,7 +130,7 @@ pub fn diff_html(result: &DiffResult, top: usize) -> String {
 fn stacks_figure(result: &CompareResult, available: &[&DeploymentResult]) -> Markup {
     let stacks = Stacks::new(available);
     html! {
-        figure {
+        figure id="stacks" {
             @if !available.is_empty() {
                 figcaption { h2 { "The code that a request passes" } }
                 (stack::legend())
@@ -158,8 +161,8 @@ fn stack_card(d: &DeploymentResult, stacks: &Stacks<'_>, index: usize) -> Markup
             @if let Some(vap) = d.vap {
                 p class="sums" {
                     b { @if covered.is_some() { (kb_opt(covered)) } @else { (kb(size.unwrap_or(0))) } " kB" }
-                    " in " (count(vap.functions)) " functions, "
-                    b { (percent(vap.tenant_share)) } " the tenant's"
+                    " · " (count(vap.functions)) " functions · "
+                    b { (percent(vap.tenant_share)) } " tenant"
                 }
             }
             (stacks.draw(index))
@@ -204,7 +207,7 @@ fn comparison(result: &CompareResult, available: &[&DeploymentResult]) -> Markup
         chart::missing(available)
     );
     html! {
-        figure {
+        figure id="profiles" {
             figcaption { h2 { "Vertical and horizontal attack profile" } }
             ul class="legend" {
                 li { svg class="key" width="26" height="14" aria-hidden="true" {
@@ -234,7 +237,7 @@ fn growth_figures(pairs: &[(&DeploymentResult, Option<&FunctionTable>)]) -> Mark
         .collect();
     html! {
         @if !drawn.is_empty() {
-            figure {
+            figure id="growth" {
                 figcaption { h2 { "Is the recording complete?" } }
                 div class="stacks" { @for card in &drawn { (card) } }
                 (deployment::growth_method())

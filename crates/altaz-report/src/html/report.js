@@ -24,7 +24,11 @@
     return element;
   };
   /* The end of a path says more than its beginning. */
-  const short = (name) => name.startsWith("/") ? name.slice(name.lastIndexOf("/") + 1) : name;
+  const short = (name) => {
+    const parts = name.split("/");
+    if (name.startsWith("/")) return parts[parts.length - 1] || name;
+    return parts.length > 3 ? parts.slice(-2).join("/") : name;
+  };
 
   /* ---- treemap ---- */
 
@@ -63,13 +67,13 @@
     const known = deployment.layers.some((l) => l.covered.some((c) => c >= 0));
     const node = (name, owner, kind) => ({
       name, owner, kind, children: [], functions: 0, area: 0, size: 0, covered: 0, known: 0,
-      aged: 0, age: 0, cves: new Set(), looked: false,
+      aged: 0, age: 0, cves: null, looked: false,
     });
     const add = (to, from) => {
       to.functions += from.functions; to.area += from.area; to.size += from.size;
       to.covered += from.covered; to.known += from.known; to.aged += from.aged; to.age += from.age;
       to.looked ||= from.looked;
-      for (const c of from.cves) to.cves.add(c);
+      if (from.cves) { to.cves ??= new Set(); for (const c of from.cves) to.cves.add(c); }
     };
     const root = node(deployment.name, "", "root");
     for (const l of deployment.layers) {
@@ -81,7 +85,7 @@
         if (l.covered[i] >= 0) { f.covered = l.covered[i]; f.known = f.size; }
         f.area = known ? f.covered : f.size;
         if (l.age && l.age[i] >= 0) { f.aged = f.size; f.age = f.size * l.age[i]; }
-        if (l.cves) { f.looked = true; f.cves = new Set(l.cves[i]); }
+        if (l.cves) { f.looked = true; if (l.cves[i].length) f.cves = new Set(l.cves[i]); }
         const c = layer.children[l.component[i]];
         if (!c) continue;
         c.children.push(f);
@@ -100,6 +104,8 @@
     return root;
   }
 
+  const cves = (n) => n.cves ? n.cves.size : 0;
+
   /* What a colour says: class of an area and the words of its scale. */
   const colours = {
     owner: { of: (n) => n.owner, scale: [] },
@@ -112,7 +118,7 @@
       scale: [["q0", "up to 1 year old"], ["q1", "3"], ["q2", "6"], ["q3", "10"], ["q4", "older"], ["qn", "not known"]],
     },
     cves: {
-      of: (n) => !n.looked ? "qn" : "q" + [0, 1, 3, 10, Infinity].findIndex((c) => n.cves.size <= c),
+      of: (n) => !n.looked ? "qn" : "q" + [0, 1, 3, 10, Infinity].findIndex((c) => cves(n) <= c),
       scale: [["q0", "no known CVE"], ["q1", "1"], ["q2", "up to 3"], ["q3", "up to 10"], ["q4", "more"]],
     },
   };
@@ -124,8 +130,8 @@
     if (root.known) parts.push(share(n.covered, n.size) + " executed");
     if (n.aged > 0) parts.push((n.age / n.aged).toFixed(1) + " years old");
     if (n.looked) {
-      const ids = [...n.cves].slice(0, 5).map((c) => strings[c]).join(", ");
-      parts.push(n.cves.size ? count(n.cves.size) + " known CVEs: " + ids : "no known CVE");
+      const ids = [...(n.cves ?? [])].slice(0, 5).map((c) => strings[c]).join(", ");
+      parts.push(ids ? count(cves(n)) + " known CVEs: " + ids : "no known CVE");
     }
     return n.name + ": " + parts.join(", ");
   }
@@ -321,7 +327,7 @@
         const number = (text) => make("td", { class: "n" }, text);
         return make("tr", {}, name,
           make("td", {}, strings[t.component[i]]),
-          make("td", {}, deployment.layers[t.layer[i]].name),
+          make("td", { class: "word" }, deployment.layers[t.layer[i]].name),
           number(count(t.size[i])),
           number(t.covered[i] < 0 ? "–" : share(t.covered[i], 1)),
           number(t.first[i] < 0 ? "–" : count(t.first[i] + 1)),

@@ -82,11 +82,8 @@ fn place(row: &[(usize, f64)], sum: f64, rest: &mut Rect, out: &mut [Rect]) {
         };
         at += long;
     }
-    *rest = if upright {
-        rest.inset(thick, 0.0, 0.0, 0.0)
-    } else {
-        rest.inset(0.0, thick, 0.0, 0.0)
-    };
+    *rest =
+        if upright { rest.inset(thick, 0.0, 0.0, 0.0) } else { rest.inset(0.0, thick, 0.0, 0.0) };
 }
 
 #[cfg(test)]
@@ -134,7 +131,8 @@ mod tests {
 
     #[test]
     fn the_example_of_the_paper() {
-        let rects = squarify(&[6.0, 6.0, 4.0, 3.0, 2.0, 2.0, 1.0], Rect { x: 0.0, y: 0.0, w: 6.0, h: 4.0 });
+        let rects =
+            squarify(&[6.0, 6.0, 4.0, 3.0, 2.0, 2.0, 1.0], Rect { x: 0.0, y: 0.0, w: 6.0, h: 4.0 });
         assert_eq!(rects[0], Rect { x: 0.0, y: 0.0, w: 3.0, h: 2.0 });
         assert_eq!(rects[1], Rect { x: 0.0, y: 2.0, w: 3.0, h: 2.0 });
         assert!((rects[2].w - 12.0 / 7.0).abs() < 1e-9 && (rects[2].h - 7.0 / 3.0).abs() < 1e-9);

@@ -16,15 +16,15 @@ use crate::number::{UNDEFINED, count, count_opt, kb};
 use crate::parts;
 
 /// Width of the drawing, in units of its view box.
-const WIDTH: f64 = 424.0;
+const WIDTH: f64 = 412.0;
 /// Left edge of the first tenant's column; left of it the bracket of the HAP.
 const LEFT: f64 = 22.0;
 /// Width of a tenant's column.
-const COLUMN: f64 = 66.0;
+const COLUMN: f64 = 60.0;
 /// Space between the two columns.
 const GAP: f64 = 4.0;
 /// Where the labels begin.
-const LABELS: f64 = 184.0;
+const LABELS: f64 = 172.0;
 /// Height of the highest stack's code.
 const CODE_HEIGHT: f64 = 280.0;
 /// Least height of a layer that has any code.
@@ -33,8 +33,8 @@ const LEAST: f64 = 2.0;
 const TRACK: f64 = 4.0;
 const TRACK_ROOM: f64 = 7.0;
 /// Height of a layer's label, and of a barrier's.
-const LABEL: f64 = 32.0;
-const SMALL_LABEL: f64 = 16.0;
+const LABEL: f64 = 35.0;
+const SMALL_LABEL: f64 = 17.0;
 /// Height of the hardware below.
 const HARDWARE: f64 = 16.0;
 
@@ -352,8 +352,8 @@ fn layer_label(layer: &LayerResult, at: f64, covered: bool, drawn: bool) -> Mark
         @if drawn {
             text class="name" x=(f1(LABELS)) y=(f1(at - 2.0)) { (layer.name) }
             text class="end" x=(f1(WIDTH)) y=(f1(at - 2.0)) { (kb(size(layer, covered))) " kB" }
-            text class="small owner" x=(f1(LABELS)) y=(f1(at + 12.0)) { (owner_words(layer)) }
-            text class="small dim end" x=(f1(WIDTH)) y=(f1(at + 12.0)) {
+            text class="small owner" x=(f1(LABELS)) y=(f1(at + 13.0)) { (owner_words(layer)) }
+            text class="small dim end" x=(f1(WIDTH)) y=(f1(at + 13.0)) {
                 (count(layer.functions)) " functions"
             }
         } @else {

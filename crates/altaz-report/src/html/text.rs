@@ -5,7 +5,7 @@
 
 use maud::{Escaper, Markup, PreEscaped, Render, html};
 
-use crate::style::{NO_BREAK, Span, Style, clean};
+use crate::style::{Span, Style, clean};
 
 /// Text that a browser shows as it is: control characters and what reorders text made visible,
 /// markup escaped.
@@ -107,10 +107,7 @@ mod tests {
     fn text_of_others_is_text() {
         let evil = "</script><b onload=\"x\">\u{202e}\u{1b}[31m&";
         let shown = html! { (t(evil)) }.into_string();
-        assert_eq!(
-            shown,
-            "&lt;/script&gt;&lt;b onload=&quot;x&quot;&gt;\u{fffd}\u{fffd}[31m&amp;"
-        );
+        assert_eq!(shown, "&lt;/script&gt;&lt;b onload=&quot;x&quot;&gt;\u{fffd}\u{fffd}[31m&amp;");
         let json = json_block(&serde_json::to_string(evil).unwrap()).into_string();
         assert!(!json.contains(['<', '>', '&']), "{json}");
         assert_eq!(serde_json::from_str::<String>(&json).unwrap(), evil);
@@ -118,6 +115,9 @@ mod tests {
 
     #[test]
     fn what_is_no_number_is_no_length() {
-        assert_eq!((f1(f64::NAN), pc(f64::NAN), pc(7.0)), ("0".into(), "0.000%".into(), "100.000%".into()));
+        assert_eq!(
+            (f1(f64::NAN), pc(f64::NAN), pc(7.0)),
+            ("0".into(), "0.000%".into(), "100.000%".into())
+        );
     }
 }

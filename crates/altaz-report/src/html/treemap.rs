@@ -28,9 +28,18 @@ struct Item {
 }
 
 /// The treemap, or `None` where there is no code to show.
-pub fn treemap(d: &DeploymentResult, table: Option<&FunctionTable>, covered: bool, id: &str) -> Option<Markup> {
-    let mut layers: Vec<(&LayerResult, Vec<Item>)> =
-        d.layers.iter().map(|l| (l, items(l, table, covered))).filter(|(_, i)| !i.is_empty()).collect();
+pub fn treemap(
+    d: &DeploymentResult,
+    table: Option<&FunctionTable>,
+    covered: bool,
+    id: &str,
+) -> Option<Markup> {
+    let mut layers: Vec<(&LayerResult, Vec<Item>)> = d
+        .layers
+        .iter()
+        .map(|l| (l, items(l, table, covered)))
+        .filter(|(_, i)| !i.is_empty())
+        .collect();
     let whole = |items: &[Item]| items.iter().map(|i| i.size as f64).sum::<f64>();
     layers.sort_by(|a, b| whole(&b.1).total_cmp(&whole(&a.1)));
     if layers.is_empty() {
@@ -84,12 +93,13 @@ fn cell(class: &str, r: Rect, labelled: bool, name: &str, functions: u64, size: 
     }
 }
 
-/// The end of a path says more than its beginning.
-pub fn short(name: &str) -> &str {
-    match name.rsplit_once('/') {
-        Some((_, last)) if name.starts_with('/') && !last.is_empty() => last,
-        _ => name,
-    }
+/// The end of a path says more than its beginning: the file of a path, the last two parts of a long
+/// package name.
+fn short(name: &str) -> &str {
+    let keep = if name.starts_with('/') { 1 } else { 2 };
+    let cut = name.rmatch_indices('/').nth(keep - 1).map_or(name, |(at, _)| &name[at + 1..]);
+    let long = name.starts_with('/') || name.matches('/').count() > 2;
+    if long && !cut.is_empty() { cut } else { name }
 }
 
 /// The components of a layer: of its functions where they are known, else those that its figures
@@ -110,13 +120,15 @@ fn items(layer: &LayerResult, table: Option<&FunctionTable>, covered: bool) -> V
             }
         }
     } else {
-        let size = |bytes, executed: Option<u64>| if covered { executed.unwrap_or(0) } else { bytes };
+        let size =
+            |bytes, executed: Option<u64>| if covered { executed.unwrap_or(0) } else { bytes };
         items.extend(layer.components.iter().map(|c| Item {
             name: c.name.clone(),
             functions: c.functions,
             size: size(c.bytes, c.covered_bytes),
         }));
-        let sum = |of: fn(&Item) -> u64| items.iter().fold(0_u64, |sum, i| sum.saturating_add(of(i)));
+        let sum =
+            |of: fn(&Item) -> u64| items.iter().fold(0_u64, |sum, i| sum.saturating_add(of(i)));
         let rest = Item {
             name: "other components".into(),
             functions: layer.functions.saturating_sub(sum(|i| i.functions)),
@@ -136,4 +148,15 @@ fn words(layers: &[(&LayerResult, Vec<Item>)]) -> String {
         format!("{}: largest components {}", layer.name, top.join(", "))
     };
     layers.iter().map(of).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::short;
+
+    #[test]
+    fn long_paths_are_shown_by_their_ends() {
+        let shown = ["/usr/sbin/nginx", "net/ipv4", "gvisor.dev/gvisor/pkg/sentry/mm", "a/", "/"];
+        assert_eq!(shown.map(short), ["nginx", "net/ipv4", "sentry/mm", "a/", "/"]);
+    }
 }

@@ -3,6 +3,7 @@
 
 #![allow(dead_code)]
 
+use altaz_profile::results::functions::*;
 use altaz_profile::results::*;
 use altaz_profile::*;
 
@@ -491,5 +492,37 @@ pub fn difference() -> diff::DiffResult {
             direction: Direction::Wider,
         }],
         check: DiffCheck { new_functions: 1, new_entries: 1, wider_posture: 1, undetermined: 0 },
+    }
+}
+
+/// Functions of the layers of [`runc`] and [`microvm`]: few, with the sizes of real ones.
+pub fn functions() -> Vec<FunctionTable> {
+    let of = |d: DeploymentResult| FunctionTable {
+        layers: d.layers.iter().map(|l| layer_functions(l.name)).collect(),
+        deployment: d.name,
+    };
+    vec![of(runc()), of(microvm())]
+}
+
+fn layer_functions(layer: Layer) -> LayerFunctions {
+    let row = |i: u32| FunctionRow {
+        symbol: format!("{layer}_function_{i}").into(),
+        binary: "/usr/sbin/nginx".into(),
+        offset: u64::from(i) * 64,
+        component: i % 2,
+        size: 100 + u64::from(i) * 40,
+        covered: Some(60 + u64::from(i) * 10),
+        file: None,
+        line: None,
+        first_window: Some(i / 8),
+        windows: 118 - i,
+        age_years: None,
+        vulnerabilities: None,
+    };
+    LayerFunctions {
+        layer,
+        components: vec!["/usr/sbin/nginx".into(), "net/ipv4".into()],
+        functions: (0..24).map(row).collect(),
+        growth: (0..118).map(|w: u64| 24.min((w + 1) * 8)).collect(),
     }
 }

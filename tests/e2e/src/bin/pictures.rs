@@ -1,0 +1,44 @@
+//! Takes the pictures of the docs from a page that `altaz compare` wrote: `pictures PAGE DIRECTORY`.
+
+#![allow(clippy::unwrap_used, reason = "a tool of the repository fails by panicking")]
+
+use std::path::PathBuf;
+
+use altaz_e2e::browser::Browser;
+
+/// Width of the page, pixels.
+const WIDTH: u32 = 1120;
+/// The largest that a picture may be, bytes.
+const LARGEST: usize = 200_000;
+
+/// Name of a picture, what it shows, and whether on a dark screen.
+const PICTURES: &[(&str, &str, bool)] = &[
+    ("stacks", "#stacks", false),
+    ("profiles", "#profiles", false),
+    ("profiles-dark", "#profiles", true),
+    ("paths", "#paths", false),
+    ("risk", "#risk", false),
+    ("growth", "#growth", false),
+    ("treemap", ".deployment:last-of-type .explorer", true),
+];
+
+fn main() {
+    let mut args = std::env::args_os().skip(1).map(PathBuf::from);
+    let (Some(page), Some(to)) = (args.next(), args.next()) else {
+        panic!("usage: pictures PAGE DIRECTORY");
+    };
+    std::fs::create_dir_all(&to).unwrap();
+    let mut browser = Browser::open(&page, WIDTH);
+    for (name, selector, dark) in PICTURES {
+        let there = format!("document.querySelector('{selector}') !== null");
+        if browser.eval(&there) != true {
+            eprintln!("{name}: the page has none");
+            continue;
+        }
+        browser.dark(*dark);
+        let picture = browser.picture(selector);
+        assert!(picture.len() <= LARGEST, "{name}: {} bytes are too many", picture.len());
+        std::fs::write(to.join(format!("report-{name}.png")), &picture).unwrap();
+        eprintln!("report-{name}.png: {} bytes", picture.len());
+    }
+}
