@@ -109,22 +109,26 @@ impl Browser {
         self.call("Emulation.setEmulatedMedia", json!({ "features": features }));
     }
 
-    /// A picture of the first element that a selector finds, as PNG.
+    /// A picture of all elements that a selector finds, as PNG, with a pixel of it for so many of the
+    /// page.
     ///
     /// # Panics
     /// When it finds none.
-    pub fn picture(&mut self, selector: &str) -> Vec<u8> {
-        let found = format!("document.querySelector({})", json!(selector));
-        self.eval(&format!("{found}.scrollIntoView()"));
+    pub fn picture(&mut self, selector: &str, scale: f64) -> Vec<u8> {
+        let all = format!("[...document.querySelectorAll({})]", json!(selector));
+        self.eval(&format!("{all}[0].scrollIntoView()"));
         // What is built when it comes near the screen is built now.
-        let drawn = "new Promise(r => setTimeout(() => requestAnimationFrame(() => r(true)), 500))";
+        let drawn = "new Promise(r => setTimeout(() => requestAnimationFrame(() => r(true)), 800))";
         self.eval(drawn);
-        let margin = 12.0;
-        let clip = self.eval(&format!(
-            "(({{ x, y, width, height }}) => ({{ x: x + scrollX - {margin}, y: y + scrollY - {margin}, \
-             width: width + 2 * {margin}, height: height + 2 * {margin}, scale: 1 }}))\
-             ({found}.getBoundingClientRect())"
+        let mut clip = self.eval(&format!(
+            "(rects => {{ \
+                const x = Math.min(...rects.map(r => r.left)), y = Math.min(...rects.map(r => r.top)); \
+                return {{ x: x + scrollX - 12, y: y + scrollY - 12, \
+                    width: Math.max(...rects.map(r => r.right)) - x + 24, \
+                    height: Math.max(...rects.map(r => r.bottom)) - y + 24 }} \
+             }})({all}.map(e => e.getBoundingClientRect()))"
         ));
+        clip["scale"] = scale.into();
         let arguments = json!({ "format": "png", "captureBeyondViewport": true, "clip": clip });
         let answer = self.call("Page.captureScreenshot", arguments);
         STANDARD.decode(answer["data"].as_str().unwrap()).unwrap()
