@@ -44,7 +44,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let stop = || started.elapsed().as_secs_f64() >= seconds;
     let mut patching = Duration::ZERO;
     while !stop() {
-        let w = recorder.advance(&stop)?;
+        let w = recorder.advance(None, &stop)?;
         let window_lost: u64 = w.lost_per_cpu.iter().map(|l| l.1).sum();
         let new = w.seen.iter().filter(|s| s.first).count();
         lost += window_lost;

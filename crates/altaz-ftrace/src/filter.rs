@@ -56,13 +56,24 @@ pub fn change(
     change: Change,
     lines: impl IntoIterator<Item = u32>,
 ) -> Result<Duration, FtraceError> {
-    let path = instance.file(filter.file());
     let lines: Vec<u32> = lines.into_iter().collect();
-    let (result, took) = quietly(|| {
-        let started = cpu_time();
-        let result = write_tokens(&path, change, lines);
-        (result, cpu_time().saturating_sub(started))
-    });
+    quietly(|| change_now(instance, filter, change, lines))
+}
+
+/// The same, not behind everybody else: as long as it takes, a service runs into what is to be disarmed.
+///
+/// # Errors
+/// In words, with the file.
+pub fn change_now(
+    instance: &Instance,
+    filter: Filter,
+    change: Change,
+    lines: impl IntoIterator<Item = u32>,
+) -> Result<Duration, FtraceError> {
+    let path = instance.file(filter.file());
+    let started = cpu_time();
+    let result = write_tokens(&path, change, lines);
+    let took = cpu_time().saturating_sub(started);
     result.map_err(|e| FtraceError::from_io(&path, "filtering", e))?;
     Ok(took)
 }

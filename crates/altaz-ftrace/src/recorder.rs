@@ -18,6 +18,7 @@ use crate::functions::{FunctionIndex, FunctionTable};
 use crate::instance::{self, Instance};
 use crate::pace::{self, Disarming, Pace};
 use crate::quiet::quietly;
+use crate::ration::Ration;
 use crate::ring::{Drained, Rings};
 use crate::sources::{self, Idle, Modules};
 use crate::tally::{Seen, Tally};
@@ -97,6 +98,8 @@ pub struct Recorder {
     open: bool,
     armed: usize,
     modules: Modules,
+    module_looks: Ration,
+    lost_read: Instant,
     disarming: Disarming,
     window: Duration,
     /// Short windows to come, since the last slice.
@@ -120,8 +123,13 @@ pub fn now_ns() -> u64 {
 const PIECE: u64 = 64 << 20;
 /// Memory for all buffers together, when the caller does not say.
 const BUFFERS_KB: u32 = 256 << 10;
-/// How often a stop is looked for.
-const STOP: Duration = Duration::from_millis(100);
+/// How often a stop is looked for: not more often than windows end once little is hit, as each time costs.
+const STOP: Duration = Duration::from_millis(500);
+/// Modules are looked for so often, and take no more of a CPU than one part in so many.
+const MODULES: (u32, Duration, Duration) =
+    (2000, Duration::from_millis(500), Duration::from_secs(10));
+/// The kernel's counts of lost events are read this often although nothing was recorded.
+const LOST: Duration = Duration::from_secs(10);
 
 impl Recorder {
     /// Makes the instance, calibrates, and follows the threads; nothing but the calibrated function is armed yet.
@@ -166,6 +174,8 @@ impl Recorder {
             disarming: Disarming::new(Duration::from_nanos(calibration.event_ns)),
             calibration,
             modules,
+            module_looks: Ration::new(MODULES.0, MODULES.1, MODULES.2),
+            lost_read: Instant::now(),
             table,
             window: options.pace.burst,
             bursts: 0,
@@ -225,11 +235,16 @@ impl Recorder {
     }
 
     /// Records one window: arms the next slice if its time has come, waits, reads, and disarms what was seen often
-    /// enough. Returns early when `stop` says so (asked every 100 ms).
+    /// enough. A window is no longer than `at_most`, if that is said, and ends early when `stop` says so (asked
+    /// twice a second).
     ///
     /// # Errors
     /// When the kernel refuses what it granted before.
-    pub fn advance(&mut self, stop: &dyn Fn() -> bool) -> Result<WindowReport, FtraceError> {
+    pub fn advance(
+        &mut self,
+        at_most: Option<Duration>,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<WindowReport, FtraceError> {
         let mut report = WindowReport::default();
         let mut drained = Drained::default();
         if !self.waiting.is_empty() && self.bursts == 0 && Instant::now() >= self.arm_after {
@@ -243,6 +258,9 @@ impl Recorder {
             until = started + self.options.pace.burst;
         } else if !self.waiting.is_empty() {
             until = until.min(self.arm_after.max(started + self.options.pace.burst));
+        }
+        if let Some(at_most) = at_most {
+            until = until.min(started + at_most);
         }
         loop {
             let left = until.saturating_duration_since(Instant::now());
@@ -269,7 +287,11 @@ impl Recorder {
         report.end_ns = end_ns;
         report.events = drained.events;
         report.seen = self.tally.close();
-        report.lost_per_cpu = self.rings.lost();
+        // A buffer that holds nothing has lost nothing: events are lost when it is full.
+        if drained.bytes > 0 || self.lost_read.elapsed() >= LOST {
+            self.lost_read = Instant::now();
+            report.lost_per_cpu = self.rings.lost();
+        }
         let lost = self.disarming.cost(drained.events);
         self.window = pace::next_window(&self.options.pace, took, lost);
 
@@ -278,6 +300,9 @@ impl Recorder {
             let (functions, took) = self.disarm()?;
             report.disarmed = functions;
             report.patching += took;
+        }
+        if report.unknown > 0 {
+            self.module_looks.hurry();
         }
         report.modules_changed = self.look_for_modules()?;
         report.armed = u32::try_from(self.armed).unwrap_or(u32::MAX);
@@ -337,11 +362,11 @@ impl Recorder {
         let lines = lines(&self.table, &ready);
         let count = lines.len();
         self.instance.set_recording(false)?;
-        let took = filter::change(&self.instance, Filter::Not, Change::Add, lines)?;
+        let took = filter::change_now(&self.instance, Filter::Not, Change::Add, lines)?;
         self.instance.set_recording(true)?;
         self.begin_ns = now_ns();
         self.armed = self.armed.saturating_sub(count);
-        self.disarming.done(took);
+        self.disarming.done(took, self.waiting.is_empty());
         self.rest(took);
         Ok((u32::try_from(count).unwrap_or(u32::MAX), took))
     }
@@ -350,7 +375,10 @@ impl Recorder {
     /// which of the modules' functions are armed, as tokens that were just written may have meant others.
     fn look_for_modules(&mut self) -> Result<bool, FtraceError> {
         let (tracefs, proc) = (self.options.tracefs.as_path(), self.options.proc.as_path());
-        let modules = Modules::read(tracefs, proc);
+        if !self.module_looks.is_due() {
+            return Ok(false);
+        }
+        let modules = self.module_looks.spend(|| Modules::read(tracefs, proc));
         if modules == self.modules {
             return Ok(false);
         }

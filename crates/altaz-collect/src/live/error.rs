@@ -29,6 +29,12 @@ pub enum LiveError {
     /// The target's layers.
     #[error("the target's layer rules cannot be used: {0}")]
     Rules(String),
+    /// The thread that watches userland functions.
+    #[error(
+        "no thread can be made to watch userland functions ({0}); raise the limit of tasks \
+         (`ulimit -u`, pids.max of the cgroup)"
+    )]
+    Thread(std::io::Error),
     /// Nothing at all can be observed.
     #[error(
         "nothing of what was asked for can be observed on this machine; `altaz doctor` says why, \

@@ -96,6 +96,7 @@ impl Session {
     /// # Errors
     /// When the tracing instance cannot be removed.
     pub fn close(mut self) -> Result<u64, LiveError> {
+        drop(self.userland.take());
         if let Some(kernel) = self.kernel.take() {
             kernel.recorder.finish()?;
         }
@@ -105,6 +106,13 @@ impl Session {
     /// Ends the recording, removes what was set up in the kernel, and gives what was seen.
     pub fn finish(mut self) -> Recorded {
         let calibration = self.calibration();
+        // First: as long as probes are attached the service pays for them.
+        if let Some(userland) = self.userland.take() {
+            let (found, spots, notes) = userland.finish();
+            self.userland_seen(found);
+            self.blind_spots.extend(spots);
+            self.notes.extend(notes);
+        }
         let background =
             self.kernel.take().map(|kernel| self.finish_kernel(kernel)).unwrap_or_default();
         if let Some(syscalls) = self.syscalls.take() {
@@ -138,11 +146,6 @@ impl Session {
                     boundary.entries.clone_from(entries);
                 }
             }
-        }
-        if let Some(userland) = self.userland.take() {
-            let (spots, notes) = userland.finish();
-            self.blind_spots.extend(spots);
-            self.notes.extend(notes);
         }
         let (windows, units) = self.rows.finish(&background);
         let mut blind_spots = std::mem::take(&mut self.target.blind_spots);

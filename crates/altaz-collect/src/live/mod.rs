@@ -10,7 +10,7 @@
 //! | [`rows`] | windows and sightings → units; completeness while recording. Pure |
 //! | [`kernel`] | the running kernel's symbols and sources |
 //! | [`files`] | the executable files that the processes have mapped |
-//! | [`userland`] | their functions under probes |
+//! | [`userland`] | their functions under probes, on a thread of their own |
 //! | [`syscalls`], [`exits`] | counts of boundary crossings, by name |
 //! | [`session`] | one recording from the first probe to the profile |
 //!

@@ -8,9 +8,11 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use altaz_bpf::{ActiveFilter, BpfError, TaskFilter};
+use altaz_ftrace::Ration;
 use altaz_ftrace::functions::FunctionIndex;
 use altaz_ftrace::page::Context as KernelContext;
 use altaz_ftrace::recorder::{Options, Recorder, now_ns};
@@ -22,28 +24,24 @@ use super::kernel::{KernelNames, KernelRoots};
 use super::news::{News, NewsOf};
 use super::rows::{Rows, UnitId};
 use super::syscalls::Syscalls;
-use super::userland::Userland;
+use super::userland::{FileNumber, Found, Userland};
 use crate::exact::naming::{KERNEL, Target as UnitTarget};
 
-/// How often the target's processes are looked at again; more often at first, when a command maps
-/// its libraries.
-const LOOK: Duration = Duration::from_secs(1);
-/// At most one part in so many of a CPU is used for it.
-const LOOKS_SHARE: u32 = 250;
-/// How often it is looked whether a process has ended, which is cheap.
-const ALIVE: Duration = Duration::from_millis(900);
-/// After this long they are looked at for the first time.
+/// The target's processes are looked at again as often as takes no more than one part in so many of
+/// a CPU: looking at all processes of a machine is dear on a large or slow one, and those of the
+/// target that are forked meanwhile are followed by the kernel's own means.
+const LOOKS_SHARE: u32 = 1000;
+/// Not more often, and not less.
+const LOOKS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
+/// At first, when a command maps its libraries, they are looked at again after this long, and then
+/// after twice as long each time.
 const FIRST_LOOK: Duration = Duration::from_millis(20);
+/// How often it is looked whether a process has ended, which is cheap.
+const ALIVE: (Duration, Duration) = (Duration::from_millis(900), Duration::from_secs(3));
 /// Length of a window when no kernel functions are recorded.
 const WINDOW: Duration = Duration::from_millis(500);
-/// After this long userland functions are armed even if kernel functions still are…
-const PATIENCE: Duration = Duration::from_secs(8);
-/// … in moments when these cost less than this share of a CPU.
-const CHEAP: f64 = 0.02;
-/// While userland is hot the kernel's collector is read this often.
-const KERNELS_TURN: Duration = Duration::from_millis(250);
-/// The kernel's collector has settled when its windows are this long.
-const CALM: Duration = Duration::from_millis(250);
+/// How often it is looked meanwhile whether the recording is to end.
+const NAP: Duration = Duration::from_millis(50);
 /// Windows without a new system call after which counting them ends.
 const QUIET_WINDOWS: u32 = 20;
 
@@ -127,22 +125,22 @@ pub struct Session {
     pub(super) kernel_roots: KernelRoots,
     pub(super) target: Target,
     pub(super) kernel: Option<Kernel>,
-    pub(super) filter: Option<ActiveFilter>,
+    pub(super) filter: Option<Arc<ActiveFilter>>,
     pub(super) syscalls: Option<Syscalls>,
     pub(super) exits: Option<super::exits::Exits>,
     pub(super) userland: Option<Userland>,
+    pub(super) user_units: HashMap<(FileNumber, u32), UnitId>,
     pub(super) rows: Rows,
     pub(super) origin_ns: u64,
-    pub(super) opened: Instant,
+    pub(super) looks: Ration,
+    /// Time until the next look while the target is young.
+    pub(super) young: Duration,
     pub(super) looked: Instant,
-    pub(super) look_after: Duration,
-    pub(super) asked: Instant,
-    pub(super) kernel_read: Instant,
+    pub(super) asks: Ration,
     pub(super) news: VecDeque<News>,
     pub(super) news_dropped: u64,
     pub(super) lost: u64,
     pub(super) quiet: u32,
-    pub(super) calm: bool,
     pub(super) comms: HashMap<u32, (u32, String)>,
     pub(super) tgid_roles: HashMap<u32, Role>,
     pub(super) blind_spots: Vec<BlindSpot>,
@@ -177,18 +175,17 @@ impl Session {
             syscalls: None,
             exits: None,
             userland: None,
+            user_units: HashMap::new(),
             rows: Rows::default(),
             origin_ns: now_ns(),
-            opened: Instant::now(),
+            looks: Ration::new(LOOKS_SHARE, LOOKS.0, LOOKS.1),
+            young: FIRST_LOOK,
             looked: Instant::now(),
-            look_after: FIRST_LOOK,
-            asked: Instant::now(),
-            kernel_read: Instant::now(),
+            asks: Ration::new(LOOKS_SHARE, ALIVE.0, ALIVE.1),
             news: VecDeque::new(),
             news_dropped: 0,
             lost: 0,
             quiet: 0,
-            calm: false,
             comms: HashMap::new(),
             tgid_roles: target.processes.iter().map(|p| (p.pid, p.role)).collect(),
             blind_spots: Vec::new(),
@@ -215,7 +212,7 @@ impl Session {
         }
         if let (Some(kernel), true) = (&mut session.kernel, session.plan.arm_first) {
             // Nothing of what the held process does is the command's.
-            while !stop() && kernel.recorder.advance(stop)?.waiting > 0 {}
+            while !stop() && kernel.recorder.advance(None, stop)?.waiting > 0 {}
         }
         session.origin_ns = now_ns();
         // What was forked while the collectors were opened one after the other.
@@ -269,18 +266,18 @@ impl Session {
         Ok(Kernel { recorder, names, units: HashMap::new(), waiting: 0, armed: false })
     }
 
-    fn open_filter(&self) -> Result<ActiveFilter, LiveError> {
+    fn open_filter(&self) -> Result<Arc<ActiveFilter>, LiveError> {
         let filter = match &self.target.cgroup {
             Some(cgroup) if self.target.outside_cgroup().is_empty() => {
                 TaskFilter::Cgroup { id: cgroup.id, level: cgroup.level }
             }
             _ => TaskFilter::Tgids(self.target.pids()),
         };
-        Ok(ActiveFilter::start(&self.plan.tracefs, &self.roots.proc, &filter)?)
+        Ok(Arc::new(ActiveFilter::start(&self.plan.tracefs, &self.roots.proc, &filter)?))
     }
 
     /// The filter; boundaries and userland are opened only where there is one.
-    fn active_filter(&self) -> Result<&ActiveFilter, LiveError> {
+    fn active_filter(&self) -> Result<&Arc<ActiveFilter>, LiveError> {
         self.filter.as_ref().ok_or(LiveError::Bpf(BpfError::NothingToFollow))
     }
 
@@ -299,7 +296,8 @@ impl Session {
     }
 
     fn open_userland(&mut self) -> Result<Userland, LiveError> {
-        Userland::open(&self.roots, &self.plan.tracefs, &self.target)
+        let filter = Arc::clone(self.active_filter()?);
+        Userland::start(&self.roots, &self.plan.tracefs, &self.target, filter)
     }
 
     /// What is recorded.
@@ -312,42 +310,19 @@ impl Session {
         &mut self.target
     }
 
-    /// Records one window. Ends early when `stop` says so, which is asked ten times a second.
+    /// Records one window. Ends early when `stop` says so, which is asked twice a second.
     ///
     /// # Errors
     /// When a collector fails for good. Earlier windows stay; [`Session::finish`] gives them.
     pub fn step(&mut self, stop: &dyn Fn() -> bool) -> Result<Step, LiveError> {
         let before = self.rows.units();
-        // What the kernel's functions cost must not come on top of what userland's do.
-        let calm = self.kernel.is_none() || self.calm;
-        if let (Some(userland), Some(filter), true) = (&mut self.userland, &self.filter, calm) {
-            userland.attach_next(filter)?;
-        }
-        let hurry = self.userland.as_ref().and_then(|u| u.hurry()).filter(|_| calm);
-        // Kernel functions that wait to be armed have their turn in between.
-        let kernels_turn = self.kernel_read.elapsed() >= KERNELS_TURN;
-        let hurry = hurry.filter(|_| !kernels_turn);
-        let mut step = match hurry {
-            Some(length) => self.short_window(length),
-            None => {
-                self.kernel_read = Instant::now();
-                self.kernel_window(stop)?
-            }
-        };
-        if hurry.is_none() && self.kernel.is_some() {
-            let settled = step.waiting == 0 && step.window >= CALM;
-            // On a machine without idle CPUs arming the kernel goes slowly; userland does not wait
-            // for the end of it.
-            self.calm = settled || (self.opened.elapsed() >= PATIENCE && step.cost < CHEAP);
-        }
+        let mut step = self.kernel_window(stop)?;
         self.userland_window();
         self.boundary_window()?;
-        if self.looked.elapsed() >= self.look_after || self.somebody_ended() {
-            let begin = Instant::now();
+        if self.looks.is_due() || self.looked.elapsed() >= self.young || self.somebody_ended() {
             self.look()?;
-            // Looking at all processes of a machine is dear on a large or slow one; those of the
-            // target that are forked meanwhile are followed by the kernel's own means.
-            self.look_after = (self.look_after * 2).min(LOOK).max(begin.elapsed() * LOOKS_SHARE);
+            // Doubled until it is longer than any interval.
+            self.young = self.young.saturating_mul(2);
         }
         step.units = self.rows.units();
         step.new = step.units - before;
@@ -355,29 +330,21 @@ impl Session {
         Ok(step)
     }
 
-    /// A window in which only userland is looked at; what the kernel's collector sees meanwhile is
-    /// read in its next window.
-    fn short_window(&mut self, length: Duration) -> Step {
-        let begin_ns = now_ns();
-        std::thread::sleep(length);
-        let window = self.window(begin_ns, now_ns(), 0);
-        self.rows.open_window(window);
-        let waiting = self.kernel.as_ref().map_or(0, |k| k.waiting);
-        Step { window: length, waiting, ..Step::default() }
-    }
-
     fn kernel_window(&mut self, stop: &dyn Fn() -> bool) -> Result<Step, LiveError> {
+        // What is hot in userland is to be seen in three windows soon.
+        let at_most = self.userland.as_ref().and_then(Userland::at_most);
         let Some(kernel) = &mut self.kernel else {
             let begin_ns = now_ns();
-            let until = Instant::now() + WINDOW;
+            let length = at_most.unwrap_or(WINDOW);
+            let until = Instant::now() + length;
             while Instant::now() < until && !stop() {
-                std::thread::sleep(Duration::from_millis(50));
+                std::thread::sleep(length.min(NAP));
             }
             let window = self.window(begin_ns, now_ns(), 0);
             self.rows.open_window(window);
-            return Ok(Step { window: WINDOW, ..Step::default() });
+            return Ok(Step { window: length, ..Step::default() });
         };
-        let report = kernel.recorder.advance(stop)?;
+        let report = kernel.recorder.advance(at_most, stop)?;
         kernel.waiting = report.waiting;
         kernel.armed = report.waiting == 0;
         if let (true, Some(names)) = (report.modules_changed, &mut kernel.names) {
@@ -422,11 +389,18 @@ impl Session {
     }
 
     fn userland_window(&mut self) {
-        let Some(userland) = &mut self.userland else { return };
-        let mut news = Vec::new();
-        userland.window(&mut self.rows, &mut |unit, at_ns, tid| news.push((unit, at_ns, tid)));
-        for (unit, at_ns, tid) in news {
-            self.function_news(unit, at_ns, tid, Context::Task);
+        let found = self.userland.as_ref().map(Userland::end_window).unwrap_or_default();
+        self.userland_seen(found);
+    }
+
+    pub(super) fn userland_seen(&mut self, found: Vec<Found>) {
+        for Found { file, function, target, at_ns, tid } in found {
+            let rows = &mut self.rows;
+            let unit =
+                *self.user_units.entry((file, function)).or_insert_with(|| rows.unit(target));
+            if self.rows.note(unit, Context::Task) {
+                self.function_news(unit, at_ns, tid, Context::Task);
+            }
         }
     }
 
@@ -465,17 +439,19 @@ impl Session {
 
     /// Whether a process of the target has ended since the last look. Asked once in a while.
     fn somebody_ended(&mut self) -> bool {
-        if self.asked.elapsed() < ALIVE {
+        if !self.asks.is_due() {
             return false;
         }
-        self.asked = Instant::now();
+        let begin = Instant::now();
         let proc = &self.roots.proc;
         // One whose parent has not asked for its end yet has ended all the same.
         let alive = |pid: u32| {
             std::fs::read_to_string(proc.join(pid.to_string()).join("stat"))
                 .is_ok_and(|s| s.rsplit_once(')').is_some_and(|(_, rest)| !rest.starts_with(" Z")))
         };
-        self.target.processes.iter().any(|p| !alive(p.pid))
+        let ended = self.target.processes.iter().any(|p| !alive(p.pid));
+        self.asks.took(begin.elapsed());
+        ended
     }
 
     /// Looks for new and ended processes and threads, and for newly mapped files. Done by itself
@@ -484,8 +460,10 @@ impl Session {
     /// # Errors
     /// When `/proc` cannot be read, or a collector cannot follow more.
     pub fn look(&mut self) -> Result<(), LiveError> {
-        self.looked = Instant::now();
+        let begin = Instant::now();
         let changes = self.target.refresh(&self.roots)?;
+        self.looked = Instant::now();
+        self.looks.took(begin.elapsed());
         // Processes end, and change their names when they execute another program.
         self.comms.clear();
         self.tgid_roles.extend(changes.new.iter().map(|p| (p.pid, p.role)));
@@ -498,8 +476,8 @@ impl Session {
         {
             filter.follow(&pids)?;
         }
-        if let Some(userland) = &mut self.userland {
-            userland.look(&self.roots, &self.target);
+        if let Some(userland) = &self.userland {
+            userland.look(&self.target.processes);
         }
         Ok(())
     }

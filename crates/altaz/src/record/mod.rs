@@ -17,6 +17,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
 use altaz_collect::live::session::Step;
+use altaz_ftrace::Ration;
 use altaz_profile::completeness::layer_estimates;
 use altaz_profile::{BlindSpot, Profile, file};
 use anyhow::Context as _;
@@ -36,8 +37,9 @@ const ENOUGH_WINDOWS: usize = 40;
 /// Kind of the blind spots that `--partial` makes.
 const NOT_OBSERVED: &str = "not-observed";
 
-/// How often completeness is computed while recording.
-const COVERAGE_EVERY: Duration = Duration::from_secs(2);
+/// Completeness is computed while recording as often as takes no more than one part in so many of a
+/// CPU, at intervals between these two.
+const COVERAGE: (u32, Duration, Duration) = (2000, Duration::from_secs(2), Duration::from_secs(30));
 
 /// Why a recording ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,7 +113,8 @@ fn observe(
     let progress = cx.ui.step("recording", total);
     let mut cost = Average::default();
     let mut announced = false;
-    let (mut coverage, mut covered) = (None, Instant::now());
+    let mut coverage = None;
+    let mut covers = Ration::new(COVERAGE.0, COVERAGE.1, COVERAGE.2);
     loop {
         let stop = || cx.interrupted() || until.is_some_and(|u| Instant::now() >= u);
         let step = match seen.session.step(&stop) {
@@ -121,9 +124,8 @@ fn observe(
         // News are for `watch`.
         seen.session.take_news();
         cost.add(&step);
-        if covered.elapsed() >= COVERAGE_EVERY {
-            covered = Instant::now();
-            coverage = seen.session.coverage();
+        if covers.is_due() {
+            coverage = covers.spend(|| seen.session.coverage());
         }
         progress.set(begin.elapsed().as_secs());
         progress.detail(&live_line(&step, coverage, &cost));

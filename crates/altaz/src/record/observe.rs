@@ -18,7 +18,7 @@ use crate::exit::Interrupted;
 
 /// Kernel functions are armed within this time at most. On a machine without idle CPUs that is what
 /// it takes for the service to lose no more than a few per cent meanwhile.
-const ARM_WITHIN: Duration = Duration::from_secs(150);
+const ARM_WITHIN: Duration = Duration::from_secs(300);
 /// Time for looking whose interrupts it was.
 const BASELINE: Duration = Duration::from_secs(1);
 /// Longest name of a thread that the kernel keeps, bytes.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use altaz_collect::live::session::KnownUnit;
 use altaz_collect::live::{News, NewsOf};
+use altaz_ftrace::Ration;
 use altaz_ftrace::recorder::now_ns;
 use altaz_profile::{Phase, Profile, file};
 use anyhow::Context as _;
@@ -18,7 +19,7 @@ use serde_json::{Value, json};
 use super::metrics::{Metrics, Server};
 use super::observe::{self, Ask, Observation};
 use super::usage::Usage;
-use super::{Average, COVERAGE_EVERY};
+use super::{Average, COVERAGE};
 use crate::cli::{Context, WatchArgs};
 use crate::exit::Exit;
 use crate::output::write_stdout;
@@ -127,7 +128,7 @@ impl Watch<'_> {
     fn follow(&mut self, seen: &mut Observation) -> anyhow::Result<()> {
         let begin = Instant::now();
         let until = self.args.duration.map(|d| begin + d);
-        let mut covered = Instant::now();
+        let mut covers = Ration::new(COVERAGE.0, COVERAGE.1, COVERAGE.2);
         let progress = self.cx.ui.step("learning what is normal", None);
         let mut progress = (!self.learned).then_some(progress);
         loop {
@@ -154,9 +155,8 @@ impl Watch<'_> {
             self.metrics.cost = self.cost.now().0;
             self.metrics.learned = self.learned;
             self.metrics.processes = seen.session.target().processes.len() as u64;
-            if covered.elapsed() >= COVERAGE_EVERY {
-                covered = Instant::now();
-                self.metrics.coverage = seen.session.coverage();
+            if covers.is_due() {
+                self.metrics.coverage = covers.spend(|| seen.session.coverage());
             }
             if let Some(server) = &self.server {
                 server.set(self.metrics.clone());

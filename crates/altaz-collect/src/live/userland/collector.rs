@@ -1,14 +1,14 @@
-//! Userland functions of the target's executables and libraries, under probes.
+//! Which files of the target are probed, and in which order.
 //!
 //! A file is attached after the other, and the next one only when the hot functions of the last are
 //! disarmed: a service is slow while they are hit, and what several files' functions cost together
-//! would add up. While a file is hot its windows are short, so that its hot functions have been seen
-//! in three of them, and are gone, within some tenths of a second.
+//! would add up. While a file is hot, short windows are asked for, so that its hot functions have
+//! been seen in three of them, and are gone, within some tenths of a second.
 //!
 //! One binary that runs in several layers (gVisor's sentry and gofer) is attached once for each,
 //! with a filter of its own.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,39 +16,30 @@ use std::time::{Duration, Instant};
 
 use altaz_bpf::{ActiveFilter, TaskFilter};
 use altaz_profile::rules::{CodePlace, LayerRules, Machine, Privilege};
-use altaz_profile::{BlindSpot, Context, Layer};
+use altaz_profile::{BlindSpot, Layer};
 use altaz_symbols::Binary;
-use altaz_target::{Role, Roots, Target};
+use altaz_target::{Process, Role, Roots, Target};
 use altaz_uprobe::{
     Armed, LeftOut, Options, ProbedFile, SelfTest, probe_points, uses_shadow_stack,
 };
 
-use super::error::LiveError;
-use super::files::{FileKey, MappedFile, mapped_files};
-use super::rows::{ENOUGH, Rows, UnitId};
-use crate::exact::naming::{BinaryFile, part_sizes, user_target};
+use super::file::File;
+use super::handover::{FileNumber, Windows};
+use crate::live::error::LiveError;
+use crate::live::files::{FileKey, MappedFile, mapped_files};
 
-/// Length of a file's first windows.
-const BURST: Duration = Duration::from_millis(10);
-/// Longest window of a file that is hot.
-const LONGEST: Duration = Duration::from_millis(320);
-/// Probes that were seen often enough are taken off when they are hit more often than this together,
-/// hits/s: at 1 µs a hit, 0.05 % of a CPU.
-const HOT: f64 = 500.0;
+/// Longest window while files are hot or wait to be attached.
+const SHORT: Duration = Duration::from_millis(10);
+/// The thread looks whether it is to end this often at least.
+const LONGEST_SLEEP: Duration = Duration::from_millis(500);
 /// A sandbox has booted after this long.
 const BOOT: Duration = Duration::from_secs(20);
-/// Cooler ones are taken off after this long.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A function was hit for the first time: unit, time (`CLOCK_MONOTONIC` ns), thread.
-pub type FirstHit<'a> = dyn FnMut(UnitId, u64, u32) + 'a;
-
 /// All files.
-pub struct Userland {
+pub(super) struct Collector {
     proof: SelfTest,
     rules: LayerRules,
     tracefs: PathBuf,
-    sys: PathBuf,
+    roots: Roots,
     known: BTreeSet<FileKey>,
     waiting: VecDeque<(MappedFile, Layer, Vec<u32>)>,
     files: Vec<File>,
@@ -59,31 +50,12 @@ pub struct Userland {
     own: Option<FileKey>,
 }
 
-/// One file in one layer.
-struct File {
-    path: Arc<str>,
-    build_id: Option<Arc<str>>,
-    layer: Layer,
-    binary: Binary,
-    parts: HashMap<u64, u64>,
-    armed: Armed,
-    /// Keeps following what the filter follows; the file's own, where it has one.
-    _filter: Option<ActiveFilter>,
-    units: HashMap<u32, UnitId>,
-    /// Windows in which each function was hit, and hits in the last one.
-    seen: HashMap<u32, (usize, u64)>,
-    window: Duration,
-    looked: Instant,
-    disarmed: Instant,
-    hot: bool,
-}
-
-impl Userland {
+impl Collector {
     /// Tests the kernel, and finds the files; nothing is attached yet.
     ///
     /// # Errors
     /// When the kernel has no usable probes.
-    pub fn open(roots: &Roots, tracefs: &Path, target: &Target) -> Result<Self, LiveError> {
+    pub(super) fn new(roots: &Roots, tracefs: &Path, target: &Target) -> Result<Self, LiveError> {
         let proof = SelfTest::run(&roots.sys)?;
         let rules =
             LayerRules::compile(&target.rules).map_err(|e| LiveError::Rules(e.to_string()))?;
@@ -91,7 +63,7 @@ impl Userland {
             proof,
             rules,
             tracefs: tracefs.to_owned(),
-            sys: roots.sys.clone(),
+            roots: roots.clone(),
             known: BTreeSet::new(),
             waiting: VecDeque::new(),
             files: Vec::new(),
@@ -107,14 +79,15 @@ impl Userland {
                 tried.text, tried.outcome
             ));
         }
-        this.look(roots, target);
+        this.look(&target.processes);
         Ok(this)
     }
 
     /// Looks for files that were mapped since the last time.
-    pub fn look(&mut self, roots: &Roots, target: &Target) {
+    pub(super) fn look(&mut self, processes: &[Process]) {
         let mut found: Vec<(MappedFile, BTreeMap<Layer, Vec<u32>>)> = Vec::new();
-        for process in &target.processes {
+        let roots = self.roots.clone();
+        for process in processes {
             if matches!(process.role, Role::KernelWorker | Role::Stub) {
                 continue;
             }
@@ -159,27 +132,31 @@ impl Userland {
     }
 
     /// Whether all files are attached and none is hot.
-    pub fn is_armed(&self) -> bool {
-        self.waiting.is_empty() && self.files.iter().all(|f| !f.hot)
+    pub(super) fn is_armed(&self) -> bool {
+        self.waiting.is_empty() && self.files.iter().all(|f| !f.is_hot())
     }
 
-    /// How long the next window should be at most, while something is hot.
-    pub fn hurry(&self) -> Option<Duration> {
-        if !self.waiting.is_empty() {
-            return Some(BURST);
+    /// How long a window should be at most, while something is hot or about to be.
+    pub(super) fn at_most(&self) -> Option<Duration> {
+        (!self.is_armed()).then_some(SHORT)
+    }
+
+    /// Time until something is due.
+    pub(super) fn sleep(&self) -> Duration {
+        if !self.waiting.is_empty() && !self.files.iter().any(File::is_hot) {
+            return Duration::ZERO;
         }
-        self.files.iter().filter(|f| f.hot).map(|f| f.window).min()
+        let due = self.files.iter().map(File::due).min();
+        due.map_or(LONGEST_SLEEP, |d| d.saturating_duration_since(Instant::now()))
     }
 
     /// Attaches the next file when the last one has cooled down. Returns whether one was attached.
-    ///
-    /// # Errors
-    /// When the kernel takes no probes at all. A file that cannot be probed is left out, and listed.
-    pub fn attach_next(&mut self, filter: &ActiveFilter) -> Result<bool, LiveError> {
-        if self.files.iter().any(|f| f.hot) {
-            return Ok(false);
+    /// A file that cannot be probed is left out, and listed.
+    pub(super) fn attach_next(&mut self, filter: &ActiveFilter) -> bool {
+        if self.files.iter().any(File::is_hot) {
+            return false;
         }
-        let Some((mapped, layer, pids)) = self.waiting.pop_front() else { return Ok(false) };
+        let Some((mapped, layer, pids)) = self.waiting.pop_front() else { return false };
         let path: Arc<str> = mapped.path.to_string_lossy().into();
         match self.attach(&mapped, &path, layer, pids, filter) {
             Ok(file) => self.files.push(file),
@@ -194,7 +171,7 @@ impl Userland {
                 });
             }
         }
-        Ok(true)
+        true
     }
 
     fn attach(
@@ -229,41 +206,37 @@ impl Userland {
             }
         };
         let used = own.as_ref().unwrap_or(filter);
-        let armed =
-            Armed::attach(file, &points, &self.proof, used, &self.sys).map_err(|e| words(&e))?;
+        let armed = Armed::attach(file, &points, &self.proof, used, &self.roots.sys)
+            .map_err(|e| words(&e))?;
         let left_out = points.left_out.iter().chain(armed.left_out());
         self.left_out.extend(summary(path, layer, left_out));
-        let now = Instant::now();
-        Ok(File {
-            path: Arc::clone(path),
-            build_id: binary.build_id.as_deref().map(Arc::from),
-            layer,
-            parts: part_sizes(&binary),
-            binary,
-            armed,
-            _filter: own,
-            units: HashMap::new(),
-            seen: HashMap::new(),
-            window: BURST,
-            looked: now,
-            disarmed: now,
-            hot: true,
-        })
+        let number = FileNumber(u32::try_from(self.files.len()).unwrap_or(u32::MAX));
+        Ok(File::new(number, Arc::clone(path), layer, binary, armed, own))
     }
 
-    /// Notes what was hit since the last window, and disarms what was hit in three. Where that fails
-    /// the probes stay, and it is tried again later.
-    pub fn window(&mut self, rows: &mut Rows, first: &mut FirstHit<'_>) {
-        for file in &mut self.files {
-            file.note(rows, first);
+    /// Hands over what was hit in the files that are due, and takes off what needs no probe any
+    /// more. Where that fails the probes stay, and it is tried again later.
+    pub(super) fn look_at_hits(&mut self, windows: &Windows) {
+        // Files that are due soon are looked at as well, so that they have one rhythm.
+        let soon = Instant::now() + LONGEST_SLEEP / 4;
+        let hot = self.files.iter().any(File::is_hot);
+        let due = |f: &File| f.due() <= if hot { Instant::now() } else { soon };
+        for file in self.files.iter_mut().filter(|f| due(f)) {
+            file.hand_over(windows);
             if let Err(error) = file.disarm_what_pays() {
-                self.notes.insert(format!("{}: probes could not be taken off: {error}", file.path));
+                let note = format!("{}: probes could not be taken off: {error}", file.path());
+                self.notes.insert(note);
             }
         }
     }
 
+    /// Hands over what was hit in all files.
+    pub(super) fn hand_over(&mut self, windows: &Windows) {
+        self.files.iter_mut().for_each(|f| f.hand_over(windows));
+    }
+
     /// Takes everything off; what was left out, and what a reader must know.
-    pub fn finish(mut self) -> (Vec<BlindSpot>, Vec<String>) {
+    pub(super) fn finish(mut self) -> (Vec<BlindSpot>, Vec<String>) {
         for (mapped, layer, _) in self.waiting.drain(..) {
             self.left_out.push(BlindSpot {
                 layer: Some(layer),
@@ -273,64 +246,12 @@ impl Userland {
                 functions: None,
             });
         }
-        let mut missed = 0;
-        for file in &self.files {
-            missed += file.armed.misses().ok().flatten().unwrap_or(0);
-        }
+        let missed: u64 = self.files.iter().map(File::missed).sum();
         if missed > 0 {
             let note = format!("{missed} hits of userland probes were skipped by the kernel");
             self.notes.insert(note);
         }
         (self.left_out, self.notes.into_iter().collect())
-    }
-}
-
-impl File {
-    fn note(&mut self, rows: &mut Rows, first: &mut FirstHit<'_>) {
-        self.seen.values_mut().for_each(|(_, hits)| *hits = 0);
-        for hit in self.armed.news() {
-            let Some(function) = self.binary.functions.get(hit.function as usize) else { continue };
-            let unit = *self.units.entry(hit.function).or_insert_with(|| {
-                let file = BinaryFile {
-                    path: &self.path,
-                    build_id: self.build_id.as_ref(),
-                    parts: &self.parts,
-                };
-                rows.unit(user_target(self.layer, file, function))
-            });
-            if rows.note(unit, Context::Task) {
-                let (at_ns, tid) = hit.first.map_or((0, 0), |f| (f.at_ns, f.tid));
-                first(unit, at_ns, tid);
-            }
-            let seen = self.seen.entry(hit.function).or_default();
-            seen.0 += 1;
-            seen.1 = hit.count;
-        }
-    }
-
-    fn disarm_what_pays(&mut self) -> Result<(), altaz_uprobe::UprobeError> {
-        let took = self.looked.elapsed().as_secs_f64().max(1e-3);
-        self.looked = Instant::now();
-        let ready: Vec<u32> =
-            self.seen.iter().filter(|(_, (n, _))| *n >= ENOUGH).map(|(f, _)| *f).collect();
-        let all: u64 = self.seen.values().map(|(_, hits)| hits).sum();
-        let rate = |hits: u64| hits as f64 / took;
-        let of_ready: u64 =
-            ready.iter().filter_map(|f| self.seen.get(f)).map(|(_, hits)| hits).sum();
-        self.hot = rate(all) > HOT;
-        if rate(of_ready) > HOT || (!ready.is_empty() && self.disarmed.elapsed() > PATIENCE) {
-            let done = self.armed.disarm(&ready);
-            self.disarmed = Instant::now();
-            self.looked = self.disarmed;
-            done?;
-            for function in ready {
-                self.seen.remove(&function);
-            }
-            self.window = BURST;
-        } else {
-            self.window = (self.window * 2).min(LONGEST);
-        }
-        Ok(())
     }
 }
 

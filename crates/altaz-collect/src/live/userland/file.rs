@@ -1,0 +1,172 @@
+//! One file under probes: what of it was hit, and which of its functions need no probe any more.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use altaz_bpf::ActiveFilter;
+use altaz_profile::Layer;
+use altaz_symbols::Binary;
+use altaz_uprobe::Armed;
+
+use super::handover::{FileNumber, Found, Windows};
+use crate::exact::naming::{BinaryFile, part_sizes, user_target};
+use crate::live::rows::ENOUGH;
+
+/// How soon a file's hits are looked at after it was attached or changed.
+const BURST: Duration = Duration::from_millis(10);
+/// They are looked at this often at least.
+const LONGEST: Duration = Duration::from_millis(500);
+/// Probes that were seen often enough are taken off when they are hit more often than this together,
+/// hits/s: at 1 µs a hit, 0.05 % of a CPU.
+const HOT: f64 = 500.0;
+/// Cooler ones are taken off after this long: other processes that map the file may hit them all the
+/// time, which is not counted, but paid for.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// It doubles each time, up to this: what is still seen then is rare.
+const LONGEST_PATIENCE: Duration = Duration::from_secs(30);
+
+/// One file in one layer.
+pub(super) struct File {
+    number: FileNumber,
+    path: Arc<str>,
+    build_id: Option<Arc<str>>,
+    layer: Layer,
+    binary: Binary,
+    parts: HashMap<u64, u64>,
+    armed: Armed,
+    /// Keeps following what the filter follows; the file's own, where it has one.
+    _filter: Option<ActiveFilter>,
+    functions: HashMap<u32, Function>,
+    every: Duration,
+    looked: Instant,
+    disarmed: Instant,
+    patience: Duration,
+    hot: bool,
+}
+
+/// A function that was hit and still has its probe.
+#[derive(Debug, Clone, Copy, Default)]
+struct Function {
+    /// Number of the last window that it was handed into; 0 is none.
+    window: u64,
+    /// Windows that it was handed into.
+    windows: usize,
+    /// Hits between the last two looks.
+    hits: u64,
+}
+
+impl File {
+    /// A file that was just attached.
+    pub(super) fn new(
+        number: FileNumber,
+        path: Arc<str>,
+        layer: Layer,
+        binary: Binary,
+        armed: Armed,
+        filter: Option<ActiveFilter>,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            number,
+            path,
+            build_id: binary.build_id.as_deref().map(Arc::from),
+            layer,
+            parts: part_sizes(&binary),
+            binary,
+            armed,
+            _filter: filter,
+            functions: HashMap::new(),
+            every: BURST,
+            looked: now,
+            disarmed: now,
+            patience: PATIENCE,
+            hot: true,
+        }
+    }
+
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
+    pub(super) fn is_hot(&self) -> bool {
+        self.hot
+    }
+
+    /// When its hits are to be looked at again.
+    pub(super) fn due(&self) -> Instant {
+        self.looked + self.every
+    }
+
+    /// Hits that the kernel skipped.
+    pub(super) fn missed(&self) -> u64 {
+        self.armed.misses().ok().flatten().unwrap_or(0)
+    }
+
+    /// Hands what was hit since the last look into the window that is open.
+    pub(super) fn hand_over(&mut self, windows: &Windows) {
+        self.functions.values_mut().for_each(|f| f.hits = 0);
+        let news = self.armed.news();
+        if news.is_empty() {
+            return;
+        }
+        // The window cannot end before all of it is in.
+        let mut open = windows.open();
+        for hit in news {
+            let Some(function) = self.binary.functions.get(hit.function as usize) else { continue };
+            let seen = self.functions.entry(hit.function).or_default();
+            seen.hits = hit.count;
+            if seen.window == open.number() {
+                continue;
+            }
+            seen.window = open.number();
+            seen.windows += 1;
+            let file = BinaryFile {
+                path: &self.path,
+                build_id: self.build_id.as_ref(),
+                parts: &self.parts,
+            };
+            let (at_ns, tid) = hit.first.map_or((0, 0), |f| (f.at_ns, f.tid));
+            open.push(Found {
+                file: self.number,
+                function: hit.function,
+                target: user_target(self.layer, file, function),
+                at_ns,
+                tid,
+            });
+        }
+    }
+
+    /// Takes the probes off that were seen in enough windows, when that pays.
+    ///
+    /// # Errors
+    /// When the kernel refuses; then they stay, and it is tried again later.
+    pub(super) fn disarm_what_pays(&mut self) -> Result<(), altaz_uprobe::UprobeError> {
+        let took = self.looked.elapsed().as_secs_f64().max(1e-3);
+        self.looked = Instant::now();
+        let ready: Vec<u32> =
+            self.functions.iter().filter(|(_, f)| f.windows >= ENOUGH).map(|(f, _)| *f).collect();
+        let all: u64 = self.functions.values().map(|f| f.hits).sum();
+        let rate = |hits: u64| hits as f64 / took;
+        let of_ready: u64 =
+            ready.iter().filter_map(|f| self.functions.get(f)).map(|f| f.hits).sum();
+        self.hot = rate(all) > HOT;
+        let late = !ready.is_empty() && self.disarmed.elapsed() > self.patience;
+        if rate(of_ready) > HOT || late {
+            if late {
+                self.patience = (self.patience * 2).min(LONGEST_PATIENCE);
+            }
+            let done = self.armed.disarm(&ready);
+            self.disarmed = Instant::now();
+            self.looked = self.disarmed;
+            done?;
+            for function in ready {
+                self.functions.remove(&function);
+            }
+            self.every = BURST;
+        } else {
+            self.every = (self.every * 2).min(LONGEST);
+        }
+        Ok(())
+    }
+}
