@@ -47,7 +47,8 @@ impl Ratio {
         self.interval.map(|i| i.0)
     }
 
-    fn text(&self) -> String {
+    /// With its interval, for people.
+    pub fn text(&self) -> String {
         match self.interval {
             Some((low, high)) => format!("{:.3} ({low:.3}–{high:.3})", self.mean),
             None => format!("{:.3}", self.mean),
@@ -56,7 +57,7 @@ impl Ratio {
 }
 
 /// A measurement with a method between two without.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Bracketed {
     /// The method.
     pub method: Method,
@@ -67,9 +68,25 @@ pub struct Bracketed {
 }
 
 impl Bracketed {
-    fn ratio(&self, with: Speed, of: fn(Speed) -> f64) -> f64 {
-        of(with) / (of(self.without.0) * of(self.without.1)).sqrt()
+    /// Ratios of what is measured while the method watches: to its pauses if it has any, else to the slices beside.
+    fn ratios(&self, of: fn(Speed) -> f64) -> Vec<f64> {
+        match self.with.pairs.as_slice() {
+            [] => vec![ratio(self.with.armed, self.without, of)],
+            pairs => pairs.iter().map(|p| ratio(p.with, p.without, of)).collect(),
+        }
     }
+
+    /// Throughput in pauses over that in slices without the method.
+    fn pause(&self) -> Option<f64> {
+        let pauses: Vec<f64> = self.with.pairs.iter().map(|p| p.without.0.per_s).collect();
+        let mean = Ratio::of(&pauses)?.mean;
+        Some(mean / (self.without.0.per_s * self.without.1.per_s).sqrt())
+    }
+}
+
+/// One speed over the geometric mean of those before and after it.
+fn ratio(with: Speed, without: (Speed, Speed), of: fn(Speed) -> f64) -> f64 {
+    of(with) / (of(without.0) * of(without.1)).sqrt()
 }
 
 /// All measurements of one service.
@@ -86,20 +103,28 @@ impl Figures {
 
     /// Throughput while the method watches, over that without.
     pub fn armed(&self, method: Method) -> Option<Ratio> {
-        Ratio::of(&self.of(method).map(|b| b.ratio(b.with.armed, |s| s.per_s)).collect::<Vec<_>>())
+        self.ratio(method, |s| s.per_s)
+    }
+
+    fn ratio(&self, method: Method, of: fn(Speed) -> f64) -> Option<Ratio> {
+        Ratio::of(&self.of(method).flat_map(|b| b.ratios(of)).collect::<Vec<_>>())
+    }
+
+    /// What shows that a pause of altaz is what it is to not watch at all: near 1.
+    pub fn pause(&self) -> Option<Ratio> {
+        Ratio::of(&self.all.iter().filter_map(Bracketed::pause).collect::<Vec<_>>())
     }
 
     /// The same from the method's start.
     pub fn average(&self, method: Method) -> Option<Ratio> {
         let from_start =
-            self.of(method).filter_map(|b| Some(b.ratio(b.with.average?, |s| s.per_s)));
+            self.of(method).filter_map(|b| Some(ratio(b.with.average?, b.without, |s| s.per_s)));
         Ratio::of(&from_start.collect::<Vec<_>>())
     }
 
     /// The same as the clock saw it, the host's other work included.
     pub fn wall(&self, method: Method) -> Option<Ratio> {
-        let wall = |b: &Bracketed| b.ratio(b.with.armed, |s| s.wall_per_s);
-        Ratio::of(&self.of(method).map(wall).collect::<Vec<_>>())
+        self.ratio(method, |s| s.wall_per_s)
     }
 
     /// Median share of time that the host withheld from the lab in slices without a method.
@@ -112,7 +137,7 @@ impl Figures {
 
     /// Processor time of a request while the method watches, over that without.
     pub fn cpu(&self, method: Method) -> Option<Ratio> {
-        Ratio::of(&self.of(method).map(|b| b.ratio(b.with.armed, |s| s.cpu_us)).collect::<Vec<_>>())
+        self.ratio(method, |s| s.cpu_us)
     }
 
     /// Events lost and recorded, all rounds.
@@ -163,6 +188,7 @@ impl Figures {
         }
         put("unmeasured_per_s".into(), self.unmeasured());
         put("unmeasured_after_to_before".into(), self.disturbance());
+        put("pause_to_unmeasured".into(), self.pause());
         out.insert("stolen_share".into(), json!(self.stolen()));
         for method in Method::ALL.into_iter().filter(|m| self.of(*m).next().is_some()) {
             let (lost, kept) = self.events(method);

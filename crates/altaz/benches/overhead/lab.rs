@@ -19,7 +19,7 @@ use altaz_lab::{BootOptions, InputFile, LabImage, LabVm, NetNs, ServiceImage, pl
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
 /// No script of the lab takes longer, and nothing is measured for longer.
-const TIMEOUT: Option<Duration> = Some(Duration::from_secs(300));
+const TIMEOUT: Option<Duration> = Some(Duration::from_secs(600));
 /// Where altaz is in the lab.
 pub const ALTAZ: &str = "/usr/local/bin/altaz";
 /// Connections to the web service: it has two workers.
@@ -39,6 +39,13 @@ pub struct Speed {
     pub cpu_us: f64,
 }
 
+/// Whether one thread of the host executes the lab's processors in turn, which is usual: tracers patch functions that
+/// both processors execute at full speed, and with a thread for each QEMU now and then executes a breakpoint that was
+/// taken out of the text already, which is the end of the lab's kernel.
+pub fn in_turn() -> bool {
+    std::env::var("ALTAZ_BENCH_OVERHEAD_THREADS").as_deref() != Ok("multi")
+}
+
 /// The lab.
 pub struct Lab {
     vm: LabVm,
@@ -50,8 +57,7 @@ impl Lab {
         let netns = NetNs::new()?;
         let mut options = BootOptions::new(&netns);
         options.service_image = Some(service);
-        // Tracers patch the functions that both processors execute at full speed.
-        if std::env::var("ALTAZ_BENCH_THREADS").as_deref() != Ok("multi") {
+        if in_turn() {
             options.accel = Accel::TcgInTurn;
         }
         options.input_files = vec![InputFile::host(ALTAZ, 0o755, altaz)];
@@ -81,14 +87,18 @@ impl Lab {
 
     /// Starts redis on one processor and its benchmark, 50 clients at full speed, on the other.
     pub fn redis(&self) -> Result<Service<'_>> {
-        self.sh(
+        self.sh(&format!(
             "taskset -c 0 redis-server --save '' --appendonly no --daemonize yes >/dev/null
              for i in $(seq 100); do redis-cli ping >/dev/null 2>&1 && break; sleep 0.1; done
              redis-cli ping >/dev/null
              taskset -c 1 redis-benchmark -t set -P 1 -c 50 -n 2000000000 -q >/tmp/load 2>&1 </dev/null &
-             for i in $(seq 100); do redis-cli info commandstats | grep -q _set: && exit 0; sleep 0.1; done
-             cat /tmp/load >&2; exit 1",
-        )?;
+             cat >/tmp/sample <<'END'
+{SAMPLE}
+END
+             setsid bash /tmp/sample >/dev/null 2>&1 </dev/null &
+             for i in $(seq 200); do [ -s {SAMPLES} ] && exit 0; sleep 0.1; done
+             cat /tmp/load >&2; exit 1"
+        ))?;
         let tasks = "$(ls /proc/$(pgrep -x redis-server)/task)".to_owned();
         Ok(Service {
             lab: self,
@@ -139,8 +149,31 @@ impl Lab {
     }
 }
 
+/// Where redis's own count of SETs stands, a line with its clock in µs twice a second.
+const SAMPLES: &str = "/tmp/samples";
+/// Writes it without starting a program: while a library is probed, a program that starts pays for having thousands
+/// of probes put into its copy, which is not what the service pays.
+const SAMPLE: &str = r#"exec 3<>/dev/tcp/127.0.0.1/6379
+exec 4<> <(:)
+while printf 'INFO server\r\nINFO commandstats\r\n' >&3; do
+    while IFS= read -r -t 20 -u 3 line; do
+        case $line in
+            server_time_usec:*) us=${line#*:} ;;
+            cmdstat_set:calls=*) calls=${line#*=}; break ;;
+        esac
+    done
+    printf '%s %s\n' "${us%$'\r'}" "${calls%%,*}" >>/tmp/samples
+    read -t 0.5 -u 4
+done"#;
+
+/// altaz is armed within this time: it is bounded by altaz itself.
+const ARMED: Duration = Duration::from_secs(330);
+
 /// Time in which what became hot when the load went on is seen in three windows and disarmed.
 const DISARM: Duration = Duration::from_secs(10);
+
+/// Time in which code that was patched is translated anew, and altaz notices what happened meanwhile.
+const SETTLE: Duration = Duration::from_secs(1);
 
 type Running = JoinHandle<std::io::Result<Result<LoadReport, String>>>;
 
@@ -176,12 +209,15 @@ impl<'a> Service<'a> {
         let threads = threads(self.lab.vm.pid())?;
         let (requests, seconds) = match &self.load {
             Load::Redis => {
-                let text = self.lab.sh("redis-cli info server commandstats")?;
-                let value = |key: &str, end: char| -> Option<f64> {
-                    text.split_once(key)?.1.split(end).next()?.trim().parse().ok()
-                };
-                let us = value("server_time_usec:", '\n').context("redis has no clock")?;
-                (value("cmdstat_set:calls=", ',').context("redis got no SET")?, us / 1e6)
+                let bytes = self.lab.file(SAMPLES)?;
+                let text = String::from_utf8_lossy(&bytes);
+                // The last line may be half written.
+                let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+                let last = whole.rsplit('\n').next().unwrap_or_default();
+                let value = |s: Option<&str>| -> Option<f64> { s?.parse().ok() };
+                let (us, calls) = last.split_once(' ').unzip();
+                let us = value(us).with_context(|| format!("no sample in {last:?}"))?;
+                (value(calls).with_context(|| format!("no sample in {last:?}"))?, us / 1e6)
             }
             Load::Http { done, .. } => (done.load(Ordering::SeqCst) as f64, seconds()),
         };
@@ -201,16 +237,44 @@ impl<'a> Service<'a> {
     /// seconds, on a busy one minutes, and the outcome is the same.
     pub fn until_armed(&self) -> Result<()> {
         self.halt("STOP")?;
-        let armed = self.lab.sh("for i in $(seq 400); do
-                 grep -q 'everything is armed' /tmp/altaz.err && exit 0
-                 sleep 0.5
-             done
-             cat /tmp/altaz.err >&2
-             exit 1");
+        let armed = self.wait_for_armed();
         self.halt("CONT")?;
         armed.context("altaz did not converge")?;
         std::thread::sleep(DISARM);
         Ok(())
+    }
+
+    /// Reads what altaz says without starting a program in the lab.
+    fn wait_for_armed(&self) -> Result<()> {
+        let begin = Instant::now();
+        loop {
+            let said = self.lab.file("/tmp/altaz.err").unwrap_or_default();
+            let said = String::from_utf8_lossy(&said);
+            if said.contains("everything is armed") {
+                return Ok(());
+            }
+            ensure!(begin.elapsed() < ARMED, "altaz says: {said}");
+            std::thread::sleep(Duration::from_millis(500));
+        }
+    }
+
+    /// How fast it is while altaz is halted and the kernel has taken every breakpoint of the function tracer out of
+    /// its text, as if nobody watched. Goes on watching afterwards.
+    pub fn speed_in_pause(&self, time: Duration) -> Result<Speed> {
+        self.halt("STOP")?;
+        self.lab.sh("kill -STOP $(pgrep -x altaz)
+             echo 0 >/proc/sys/kernel/ftrace_enabled
+             [ $(wc -l </sys/kernel/tracing/enabled_functions) = 0 ]")?;
+        self.halt("CONT")?;
+        std::thread::sleep(SETTLE);
+        let speed = self.speed(time)?;
+        self.halt("STOP")?;
+        self.lab.sh("echo 1 >/proc/sys/kernel/ftrace_enabled
+             [ $(wc -l </sys/kernel/tracing/enabled_functions) -gt 1000 ]
+             kill -CONT $(pgrep -x altaz)")?;
+        self.halt("CONT")?;
+        std::thread::sleep(SETTLE);
+        Ok(speed)
     }
 
     fn halt(&self, signal: &str) -> Result<()> {

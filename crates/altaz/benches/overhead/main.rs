@@ -10,7 +10,8 @@
 //! method recorded something, and the kernel said how much it lost.
 //!
 //! Needs the lab. `ALTAZ_BENCH_OVERHEAD_ROUNDS` (3), of which `ALTAZ_BENCH_OTHERS_ROUNDS` (1) measure
-//! others than altaz, `ALTAZ_BENCH_WEB_ROUNDS` (1), `ALTAZ_BENCH_SLICE` (5 s), `ALTAZ_BENCH_CONVERGED` (10 s);
+//! others than altaz, `ALTAZ_BENCH_WEB_ROUNDS` (1), `ALTAZ_BENCH_SLICE` (5 s), `ALTAZ_BENCH_CONVERGED` (10 s),
+//! `ALTAZ_BENCH_PAUSES` (5: slices under converged altaz in each round, each between two of its pauses);
 //! `ALTAZ_BENCH_METHODS` names the methods by their keys (all). Writes `target/bench/overhead.json`, and
 //! `docs/overhead.md` when all methods were measured.
 
@@ -57,6 +58,7 @@ impl Plan {
             others_rounds: number("ALTAZ_BENCH_OTHERS_ROUNDS", 1)?,
             web_rounds: number("ALTAZ_BENCH_WEB_ROUNDS", 1)?,
             times: Times {
+                pairs: number("ALTAZ_BENCH_PAUSES", 5)?,
                 slice: seconds("ALTAZ_BENCH_SLICE", 5)?,
                 average: AVERAGE,
                 converged: seconds("ALTAZ_BENCH_CONVERGED", 10)?,
@@ -206,6 +208,7 @@ fn tables(all: &ByService) -> String {
 
 /// The page of the documentation.
 fn page(plan: &Plan, all: &ByService) -> String {
+    let pause = all.get("redis").and_then(Figures::pause);
     let disturbed = all.get("redis").and_then(Figures::disturbance);
     let disturbed = disturbed.and_then(|r| r.interval).map_or(String::new(), |(low, high)| {
         format!(
@@ -220,6 +223,10 @@ fn page(plan: &Plan, all: &ByService) -> String {
          between two slices of {slice} s without any method and taken as a ratio to their geometric mean; \
          redis in {rounds} rounds ({others} for methods other than altaz), the web demo in {web}; every other \
          round in the opposite order. Intervals are Student's t on the logarithms; a single round has none. \
+         Converged `altaz record` without userland functions is measured in {pairs} slices a round, each between two in \
+         which it pauses: altaz halted, and every breakpoint of the tracer out of the kernel's text \
+         (`kernel.ftrace_enabled=0`), which is taken for unmeasured{pause}. \
+         The lab runs on {threads}.\n\n\
          The rows of other methods leave out the seconds in which they start; `altaz record` is also measured \
          from its first instant, its own start and calibration included. Time in which the lab's processors had to \
          wait for one of the host ({stolen:.0} % in the median slice without a method) is left out, as a \
@@ -232,6 +239,17 @@ fn page(plan: &Plan, all: &ByService) -> String {
          bpftrace counts those of the whole machine, in a map, and loses none.\n",
         stolen = all.get("redis").map_or(0.0, Figures::stolen) * 100.0,
         slice = plan.times.slice.as_secs(),
+        pairs = plan.times.pairs,
+        pause = pause.map_or(String::new(), |r| format!(
+            " (throughput in pauses to that before and after altaz: {})",
+            r.text()
+        )),
+        threads = match lab::in_turn() {
+            true =>
+                "one thread of the host, which executes its two processors in turn, so that the service, its \
+                load and altaz share one processor: what altaz uses the service loses",
+            false => "a thread of the host for each of its two processors",
+        },
         rounds = plan.rounds,
         others = plan.others_rounds,
         web = plan.web_rounds,

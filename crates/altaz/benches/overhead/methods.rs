@@ -71,6 +71,8 @@ impl Method {
 /// How long to measure.
 #[derive(Debug, Clone, Copy)]
 pub struct Times {
+    /// Slices with altaz converged, each between two in which it pauses.
+    pub pairs: u32,
     /// A slice without altaz.
     pub slice: Duration,
     /// altaz from its start, averaged.
@@ -79,13 +81,24 @@ pub struct Times {
     pub converged: Duration,
 }
 
-/// What a method did to the service in one go.
+/// A slice under altaz between two in which it paused.
 #[derive(Debug, Clone, Copy)]
+pub struct Pair {
+    /// Converged.
+    pub with: Speed,
+    /// Nothing armed and altaz halted, before and after.
+    pub without: (Speed, Speed),
+}
+
+/// What a method did to the service in one go.
+#[derive(Debug, Clone)]
 pub struct Watched {
     /// Speed from the method's start; only altaz is measured from there.
     pub average: Option<Speed>,
     /// Speed while it watches, its start left out.
     pub armed: Speed,
+    /// Slices with and without it in turn, where it can be paused.
+    pub pairs: Vec<Pair>,
     /// Events that it recorded.
     pub events: u64,
     /// Events that it lost.
@@ -98,7 +111,10 @@ pub struct Watched {
 pub fn watch(service: &Service<'_>, method: Method, times: &Times) -> Result<Watched> {
     let outcome = match method {
         Method::Altaz => with_altaz(service, "", Some(times.average), times),
-        Method::AltazUserland => with_altaz(service, "--userland", None, times),
+        // Probes in userland cannot be paused.
+        Method::AltazUserland => {
+            with_altaz(service, "--userland", None, &Times { pairs: 0, ..*times })
+        }
         Method::FunctionGraph => others(service, times, &function_graph(&service.tasks)),
         Method::TraceCmd => others(service, times, &trace_cmd(&service.tasks)),
         Method::Bpftrace => others(service, times, BPFTRACE),
@@ -125,12 +141,23 @@ fn with_altaz(
          [ $code = 0 ] || [ $code = 4 ] || [ $code = 130 ]",
         target = service.target,
     );
-    let ((average, armed, converged_at), _) = service.lab().armed(&script, || {
+    let ((average, armed, pairs, converged_at), _) = service.lab().armed(&script, || {
         let begin = Instant::now();
         let average = average.map(|time| service.speed(time)).transpose()?;
         service.until_armed()?;
         let converged_at = begin.elapsed();
-        Ok((average, service.speed(times.converged)?, converged_at))
+        let armed = service.speed(times.converged)?;
+        let mut pairs = Vec::new();
+        if times.pairs > 0 {
+            let mut before = service.speed_in_pause(times.slice)?;
+            for _ in 0..times.pairs {
+                let with = service.speed(times.slice)?;
+                let after = service.speed_in_pause(times.slice)?;
+                pairs.push(Pair { with, without: (before, after) });
+                before = after;
+            }
+        }
+        Ok((average, armed, pairs, converged_at))
     })?;
     let profile = profile(service)?;
     let windows = &profile.manifest.windows;
@@ -140,6 +167,7 @@ fn with_altaz(
     Ok(Watched {
         average,
         armed,
+        pairs,
         events: profile.units.iter().map(|u| u.windows.len() as u64).sum(),
         lost,
         late: profile.units.iter().filter(|u| late(u.first_window)).count() as u64,
@@ -166,7 +194,14 @@ fn others(service: &Service<'_>, times: &Times, script: &str) -> Result<Watched>
         let value: f64 = line.with_context(|| format!("no {key:?} in {text:?}"))?.trim().parse()?;
         Ok(value as u64)
     };
-    Ok(Watched { average: None, armed, events: number("events")?, lost: number("lost")?, late: 0 })
+    Ok(Watched {
+        average: None,
+        armed,
+        pairs: Vec::new(),
+        events: number("events")?,
+        lost: number("lost")?,
+        late: 0,
+    })
 }
 
 fn function_graph(tasks: &str) -> String {
