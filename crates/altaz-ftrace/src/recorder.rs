@@ -75,6 +75,8 @@ pub struct WindowReport {
     pub armed: u32,
     /// Functions that wait to be armed; 0 once everything was.
     pub waiting: u32,
+    /// The entry functions of all system calls are armed, or were disarmed after they were seen.
+    pub entries_armed: bool,
     /// Modules were loaded or unloaded: the table has grown.
     pub modules_changed: bool,
     /// CPU time that changing filters took for this window (arming before it, disarming after it).
@@ -94,6 +96,8 @@ pub struct Recorder {
     calibration: Calibration,
     /// Functions of slices to come.
     waiting: VecDeque<FunctionIndex>,
+    /// How many functions wait when the entries of system calls are all armed.
+    others: usize,
     /// The filter is empty: everything is armed that was not disarmed, new modules too.
     open: bool,
     armed: usize,
@@ -163,12 +167,14 @@ impl Recorder {
         instance.write("set_ftrace_pid", &pids(&follow))?;
         rings.lost();
         instance.set_recording(true)?;
+        let (waiting, entries) = order(&table, known);
         Ok(Self {
+            others: waiting.len().saturating_sub(entries),
             rings,
             instance,
             tally: Tally::new(table.len()),
             workers: options.workers.iter().copied().collect(),
-            waiting: order(&table, known),
+            waiting,
             open: false,
             armed: 1,
             disarming: Disarming::new(Duration::from_nanos(calibration.event_ns)),
@@ -306,6 +312,7 @@ impl Recorder {
         }
         report.modules_changed = self.look_for_modules()?;
         report.armed = u32::try_from(self.armed).unwrap_or(u32::MAX);
+        report.entries_armed = self.waiting.len() <= self.others;
         report.waiting = u32::try_from(self.waiting.len()).unwrap_or(u32::MAX);
         Ok(report)
     }
@@ -469,10 +476,28 @@ fn is_tracing(name: &str) -> bool {
     .any(|p| name.starts_with(p))
 }
 
-/// All functions but the one that is armed already, in the order in which they are armed.
-fn order(table: &FunctionTable, armed: FunctionIndex) -> VecDeque<FunctionIndex> {
+/// Entry functions of system calls: armed first, so that whoever counts system calls by other, dearer means can stop
+/// soon.
+fn is_entry(name: &str) -> bool {
+    [
+        "__x64_sys_",
+        "__x64_compat_sys_",
+        "__ia32_sys_",
+        "__ia32_compat_sys_",
+        "__arm64_sys_",
+        "__do_sys_",
+    ]
+    .iter()
+    .any(|p| name.starts_with(p))
+}
+
+/// All functions but the one that is armed already, in the order in which they are armed; and how many of them are
+/// entry functions of system calls, which come first.
+fn order(table: &FunctionTable, armed: FunctionIndex) -> (VecDeque<FunctionIndex>, usize) {
     let all = || table.iter().filter(|(i, f)| f.line.is_some() && *i != armed);
-    let first = all().filter(|(_, f)| !is_tracing(f.name));
+    let entries = all().filter(|(_, f)| is_entry(f.name));
+    let first = all().filter(|(_, f)| !is_entry(f.name) && !is_tracing(f.name));
     let last = all().filter(|(_, f)| is_tracing(f.name));
-    first.chain(last).map(|(index, _)| index).collect()
+    let count = all().filter(|(_, f)| is_entry(f.name)).count();
+    (entries.chain(first).chain(last).map(|(index, _)| index).collect(), count)
 }

@@ -44,6 +44,8 @@ const WINDOW: Duration = Duration::from_millis(500);
 const NAP: Duration = Duration::from_millis(50);
 /// Windows without a new system call after which counting them ends.
 const QUIET_WINDOWS: u32 = 20;
+/// The first windows are short: it must have been quiet for this long, too.
+const QUIET_TIME: Duration = Duration::from_secs(5);
 
 /// How long system calls are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,6 +143,7 @@ pub struct Session {
     pub(super) news_dropped: u64,
     pub(super) lost: u64,
     pub(super) quiet: u32,
+    pub(super) quiet_since: Instant,
     pub(super) comms: HashMap<u32, (u32, String)>,
     pub(super) tgid_roles: HashMap<u32, Role>,
     pub(super) blind_spots: Vec<BlindSpot>,
@@ -153,8 +156,8 @@ pub(super) struct Kernel {
     pub(super) names: Option<KernelNames>,
     pub(super) units: HashMap<FunctionIndex, UnitId>,
     pub(super) waiting: u32,
-    /// Everything was armed.
-    pub(super) armed: bool,
+    /// Entry functions of all system calls are armed.
+    pub(super) entries_armed: bool,
 }
 
 impl Session {
@@ -179,13 +182,15 @@ impl Session {
             rows: Rows::default(),
             origin_ns: now_ns(),
             looks: Ration::new(LOOKS_SHARE, LOOKS.0, LOOKS.1),
-            young: FIRST_LOOK,
+            // What a service has mapped it had mapped when it was found.
+            young: if plan.arm_first { FIRST_LOOK } else { LOOKS.0 },
             looked: Instant::now(),
             asks: Ration::new(LOOKS_SHARE, ALIVE.0, ALIVE.1),
             news: VecDeque::new(),
             news_dropped: 0,
             lost: 0,
             quiet: 0,
+            quiet_since: Instant::now(),
             comms: HashMap::new(),
             tgid_roles: target.processes.iter().map(|p| (p.pid, p.role)).collect(),
             blind_spots: Vec::new(),
@@ -263,7 +268,7 @@ impl Session {
             true => None,
             false => Some(KernelNames::read(&self.kernel_roots, &self.plan.release)?),
         };
-        Ok(Kernel { recorder, names, units: HashMap::new(), waiting: 0, armed: false })
+        Ok(Kernel { recorder, names, units: HashMap::new(), waiting: 0, entries_armed: false })
     }
 
     fn open_filter(&self) -> Result<Arc<ActiveFilter>, LiveError> {
@@ -346,7 +351,7 @@ impl Session {
         };
         let report = kernel.recorder.advance(at_most, stop)?;
         kernel.waiting = report.waiting;
-        kernel.armed = report.waiting == 0;
+        kernel.entries_armed = report.entries_armed;
         if let (true, Some(names)) = (report.modules_changed, &mut kernel.names) {
             names.refresh(&self.kernel_roots)?;
         }
@@ -384,6 +389,11 @@ impl Session {
         };
         let context = context(seen.context);
         if self.rows.note(unit, context) {
+            if context == Context::Task
+                && let (Some(syscalls), Some(target)) = (&mut self.syscalls, self.rows.target(unit))
+            {
+                syscalls.entered(&target.symbol, seen.tid);
+            }
             self.function_news(unit, seen.at_ns, seen.tid, context);
         }
     }
@@ -408,13 +418,18 @@ impl Session {
         let mut entries = Vec::new();
         if let Some(syscalls) = &mut self.syscalls {
             let new = syscalls.window()?;
-            self.quiet = if new.is_empty() { self.quiet + 1 } else { 0 };
+            self.quiet = self.quiet.saturating_add(1);
+            if !new.is_empty() {
+                self.quiet = 0;
+                self.quiet_since = Instant::now();
+            }
             entries.extend(new.into_iter().map(|(tgid, name)| (tgid, "syscall".to_owned(), name)));
             // From then on the armed entry function of a new call gives it away; without kernel
             // functions nothing would.
-            let armed = self.kernel.as_ref().is_some_and(|k| k.armed);
+            let armed = self.kernel.as_ref().is_some_and(|k| k.entries_armed);
             if self.plan.syscalls == CountSyscalls::UntilQuiet
                 && self.quiet >= QUIET_WINDOWS
+                && self.quiet_since.elapsed() >= QUIET_TIME
                 && armed
             {
                 syscalls.stop()?;

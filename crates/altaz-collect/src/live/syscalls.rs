@@ -18,6 +18,8 @@ pub struct Syscalls {
     counts: Vec<SyscallCount>,
     lost: u64,
     seen: BTreeSet<Call>,
+    /// Calls that only their kernel function gave away after counting had ended, and who made them.
+    late: BTreeMap<String, u32>,
     news: u64,
     name: NameOf,
     calibration: Calibration,
@@ -41,6 +43,7 @@ impl Syscalls {
             counts: Vec::new(),
             lost: 0,
             seen: BTreeSet::new(),
+            late: BTreeMap::new(),
             news: 0,
             name,
         })
@@ -68,6 +71,14 @@ impl Syscalls {
         Ok(new)
     }
 
+    /// A kernel function was entered for the first time, by this task. If it is the entry of a system call and calls
+    /// are not counted any more, the call was made once at least.
+    pub fn entered(&mut self, symbol: &str, tid: u32) {
+        if let (None, Some(name)) = (&self.counter, entry_name(symbol)) {
+            self.late.entry(name.to_owned()).or_insert(tid);
+        }
+    }
+
     /// Known calls against counted ones.
     pub fn calibration(&self) -> &Calibration {
         &self.calibration
@@ -90,8 +101,31 @@ impl Syscalls {
     pub fn finish(mut self, comm: &mut dyn FnMut(u32) -> String) -> (Vec<BoundaryEntry>, u64) {
         // What was counted until the failure is better than nothing.
         let _ = self.stop();
-        (entries(&self.counts, self.name, comm), self.lost)
+        let mut entries = entries(&self.counts, self.name, comm);
+        for (name, tid) in self.late {
+            if !entries.iter().any(|e| e.name == name) {
+                let by_process = vec![ProcessCount { tgid: tid, comm: comm(tid), count: 1 }];
+                entries.push(BoundaryEntry { name, count: 1, by_process });
+            }
+        }
+        BoundaryEntry::sort(&mut entries);
+        (entries, self.lost)
     }
+}
+
+/// The system call that a kernel function is the entry of, by the name that user programs know.
+fn entry_name(symbol: &str) -> Option<&str> {
+    // One without arguments has one function for all conventions.
+    let name = altaz_symbols::syscall_name(symbol).or_else(|| symbol.strip_prefix("__do_sys_"))?;
+    Some(match name {
+        "newstat" => "stat",
+        "newlstat" => "lstat",
+        "newfstat" => "fstat",
+        "newuname" => "uname",
+        "sendfile64" => "sendfile",
+        "umount" => "umount2",
+        name => name,
+    })
 }
 
 fn call_name(name: NameOf, call: Call) -> String {
@@ -151,6 +185,13 @@ mod tests {
         let who: Vec<_> =
             entries[0].by_process.iter().map(|p| (p.comm.as_str(), p.count)).collect();
         assert_eq!(who, [("p10", 5), ("p11", 7)]);
+    }
+
+    #[test]
+    fn an_entry_function_names_its_call() {
+        let names = ["__x64_sys_fsync", "__do_sys_getpid", "__x64_sys_newuname", "vfs_read"];
+        let named: Vec<_> = names.iter().map(|n| entry_name(n)).collect();
+        assert_eq!(named, [Some("fsync"), Some("getpid"), Some("uname"), None]);
     }
 
     #[test]
