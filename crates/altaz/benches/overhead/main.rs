@@ -9,9 +9,9 @@
 //! Before a speed counts, its answer is checked: redis refused no command, no web request failed, a
 //! method recorded something, and the kernel said how much it lost.
 //!
-//! Needs the lab. `ALTAZ_BENCH_OVERHEAD_ROUNDS` (3), of which `ALTAZ_BENCH_OTHERS_ROUNDS` (1) measure
+//! Needs the lab. `ALTAZ_BENCH_OVERHEAD_ROUNDS` (2), of which `ALTAZ_BENCH_OTHERS_ROUNDS` (1) measure
 //! others than altaz, `ALTAZ_BENCH_WEB_ROUNDS` (1), `ALTAZ_BENCH_SLICE` (5 s), `ALTAZ_BENCH_CONVERGED` (10 s),
-//! `ALTAZ_BENCH_PAUSES` (5: slices under converged altaz in each round, each between two of its pauses);
+//! `ALTAZ_BENCH_PAUSES` (4: slices under converged altaz in each round, each between two of its pauses);
 //! `ALTAZ_BENCH_METHODS` names the methods by their keys (all). Writes `target/bench/overhead.json`, and
 //! `docs/overhead.md` when all methods were measured.
 
@@ -54,11 +54,11 @@ impl Plan {
             Ok(names) => names.split(',').map(method).collect::<Result<_>>()?,
         };
         Ok(Self {
-            rounds: number("ALTAZ_BENCH_OVERHEAD_ROUNDS", 3)?,
+            rounds: number("ALTAZ_BENCH_OVERHEAD_ROUNDS", 2)?,
             others_rounds: number("ALTAZ_BENCH_OTHERS_ROUNDS", 1)?,
             web_rounds: number("ALTAZ_BENCH_WEB_ROUNDS", 1)?,
             times: Times {
-                pairs: number("ALTAZ_BENCH_PAUSES", 5)?,
+                pairs: number("ALTAZ_BENCH_PAUSES", 4)?,
                 slice: seconds("ALTAZ_BENCH_SLICE", 5)?,
                 average: AVERAGE,
                 converged: seconds("ALTAZ_BENCH_CONVERGED", 10)?,

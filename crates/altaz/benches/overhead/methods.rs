@@ -146,7 +146,9 @@ fn with_altaz(
         let average = average.map(|time| service.speed(time)).transpose()?;
         service.until_armed()?;
         let converged_at = begin.elapsed();
-        let armed = service.speed(times.converged)?;
+        // With pauses each slice of them is one more measurement of this.
+        let time = if times.pairs > 0 { times.slice } else { times.converged };
+        let armed = service.speed(time)?;
         let mut pairs = Vec::new();
         if times.pairs > 0 {
             let mut before = service.speed_in_pause(times.slice)?;
