@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use altaz_profile::model::{Boundary, BoundaryEntry, Layer};
 use serde::{Deserialize, Serialize};
 
-use crate::vm_exit;
+use crate::vm_exit::{self, Direction};
 use crate::{DeployError, seccomp};
 
 /// Where the lab mounts tracefs.
@@ -49,10 +49,7 @@ const SOURCES: &[Source] = &[
         boundary: "port-io",
         event: "kvm/kvm_pio",
         keys: "port,rw,size",
-        name: |r| {
-            let direction = if r.key("rw") == 0 { "in" } else { "out" };
-            Some(format!("{direction} {:#x} {} bytes", r.key("port"), r.key("size")))
-        },
+        name: |r| Some(vm_exit::port(r.key("port"), direction(r.key("rw")), r.key("size"))),
     },
     Source {
         boundary: "mmio",
@@ -60,30 +57,32 @@ const SOURCES: &[Source] = &[
         keys: "gpa,type,len",
         name: |r| {
             // A read that the kernel hands to user space is seen twice: asked for (0), answered (1).
-            let kind = match r.key("type") {
+            let way = match r.key("type") {
                 0 => return None,
-                1 => "read",
-                _ => "write",
+                1 => Direction::Read,
+                _ => Direction::Write,
             };
-            Some(format!("{kind} {:#x} {} bytes", r.key("gpa"), r.key("len")))
+            Some(vm_exit::memory(r.key("gpa"), way, r.key("len")))
         },
     },
     Source {
         boundary: "msr",
         event: "kvm/kvm_msr",
         keys: "ecx,write",
-        name: |r| {
-            let direction = if r.key("write") == 0 { "read" } else { "write" };
-            Some(format!("{direction} {:#x}", r.key("ecx")))
-        },
+        name: |r| Some(vm_exit::msr(r.key("ecx"), direction(r.key("write")))),
     },
     Source {
         boundary: "hypercall",
         event: "kvm/kvm_hypercall",
         keys: "nr",
-        name: |r| Some(format!("hypercall {}", r.key("nr"))),
+        name: |r| Some(vm_exit::hypercall(r.key("nr"))),
     },
 ];
+
+/// From a key that is not 0 for a write.
+fn direction(write: u64) -> Direction {
+    Direction::of_write(write != 0)
+}
 
 /// What was counted.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

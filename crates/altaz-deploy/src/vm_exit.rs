@@ -1,4 +1,6 @@
-//! Names of the reasons for which a guest's CPU leaves the guest.
+//! Names of what a guest crosses its boundaries by: the reasons for which its CPU leaves it, ports,
+//! addresses, registers, hypercalls. Both instruments name them here, so that their entry points are
+//! the same strings. Pure.
 //!
 //! From the architecture manuals: AMD64 volume 2, appendix C (SVM intercept exit codes); Intel SDM
 //! volume 3, appendix C (VMX basic exit reasons). Reasons without a name here keep their number.
@@ -21,6 +23,50 @@ pub fn reason(isa: u64, code: u64) -> String {
         (SVM, None) => svm_range(code).unwrap_or_else(|| format!("exit {code:#x}")),
         _ => format!("exit {code:#x}"),
     }
+}
+
+/// Which way a value goes at a port, an address or a register.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// To the guest.
+    Read,
+    /// From the guest.
+    Write,
+}
+
+impl Direction {
+    /// From a flag that is set for a write.
+    pub const fn of_write(write: bool) -> Self {
+        if write { Self::Write } else { Self::Read }
+    }
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+        }
+    }
+}
+
+/// Name of an access to a port of so many bytes.
+pub fn port(port: u64, direction: Direction, size: u64) -> String {
+    let word = if direction == Direction::Write { "out" } else { "in" };
+    format!("{word} {port:#x} {size} bytes")
+}
+
+/// Name of an access to device memory at a guest's physical address.
+pub fn memory(address: u64, direction: Direction, length: u64) -> String {
+    format!("{} {address:#x} {length} bytes", direction.word())
+}
+
+/// Name of an access to a model-specific register.
+pub fn msr(register: u64, direction: Direction) -> String {
+    format!("{} {register:#x}", direction.word())
+}
+
+/// Name of a hypercall.
+pub fn hypercall(number: u64) -> String {
+    format!("hypercall {number}")
 }
 
 fn svm_range(code: u64) -> Option<String> {
@@ -143,6 +189,15 @@ mod tests {
         assert_eq!(reason(SVM, 0x78), "hlt");
         assert_eq!(reason(VMX, 12), "hlt");
         assert_eq!(reason(SVM, 12), "read cr12");
+    }
+
+    #[test]
+    fn a_name_says_which_way_and_how_wide() {
+        assert_eq!(port(0x3f8, Direction::of_write(true), 1), "out 0x3f8 1 bytes");
+        assert_eq!(port(0x3f8, Direction::of_write(false), 4), "in 0x3f8 4 bytes");
+        assert_eq!(memory(0xfebf_ee60, Direction::Read, 4), "read 0xfebfee60 4 bytes");
+        assert_eq!(msr(0x1b, Direction::Write), "write 0x1b");
+        assert_eq!(hypercall(5), "hypercall 5");
     }
 
     #[test]

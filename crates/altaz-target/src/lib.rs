@@ -29,6 +29,8 @@ mod world;
 
 use std::path::PathBuf;
 
+pub use altaz_deploy::seccomp::syscall_name;
+pub use altaz_deploy::vm_exit;
 pub use cgroup::Cgroup;
 pub use posture::posture;
 pub use refresh::Changes;

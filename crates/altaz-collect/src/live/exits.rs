@@ -6,16 +6,13 @@ use std::path::Path;
 use altaz_bpf::exits::{Exit, ExitCounter, Mmio};
 use altaz_bpf::{ActiveFilter, BpfError};
 use altaz_profile::BoundaryEntry;
-
-/// Name of an exit reason by instruction set and number.
-pub type ReasonName = fn(u64, u64) -> String;
+use altaz_target::vm_exit::{self, Direction};
 
 /// The counter.
 pub struct Exits {
     counter: ExitCounter,
     seen: BTreeSet<(&'static str, String)>,
     news: u64,
-    reason: ReasonName,
 }
 
 impl Exits {
@@ -23,13 +20,9 @@ impl Exits {
     ///
     /// # Errors
     /// When kvm is not loaded or the kernel refuses.
-    pub fn start(
-        tracefs: &Path,
-        filter: &ActiveFilter,
-        reason: ReasonName,
-    ) -> Result<Self, BpfError> {
+    pub fn start(tracefs: &Path, filter: &ActiveFilter) -> Result<Self, BpfError> {
         let counter = ExitCounter::start(tracefs, filter)?;
-        Ok(Self { counter, seen: BTreeSet::new(), news: 0, reason })
+        Ok(Self { counter, seen: BTreeSet::new(), news: 0 })
     }
 
     /// Crossings seen for the first time since the last window: boundary and name.
@@ -44,7 +37,7 @@ impl Exits {
         self.news = news;
         let mut new = Vec::new();
         for count in self.counter.counts()? {
-            if let Some(crossing) = named(count.exit, self.reason)
+            if let Some(crossing) = named(count.exit)
                 && self.seen.insert(crossing.clone())
             {
                 new.push((count.tgid, crossing.0.to_owned(), crossing.1));
@@ -59,7 +52,7 @@ impl Exits {
         let mut counts: BTreeMap<&'static str, BTreeMap<String, u64>> =
             BOUNDARIES.iter().map(|b| (*b, BTreeMap::new())).collect();
         for count in self.counter.counts().unwrap_or_default() {
-            if let Some((boundary, name)) = named(count.exit, self.reason) {
+            if let Some((boundary, name)) = named(count.exit) {
                 *counts.entry(boundary).or_default().entry(name).or_default() += count.count;
             }
         }
@@ -78,23 +71,19 @@ const BOUNDARIES: [&str; 5] = ["vm-exit", "port-io", "mmio", "msr", "hypercall"]
 
 /// Boundary and entry point of a crossing, named as the exact instrument names them; `None` for one
 /// that is only half of another.
-fn named(exit: Exit, reason: ReasonName) -> Option<(&'static str, String)> {
-    let direction =
-        |write: bool, out: &'static str, back: &'static str| if write { out } else { back };
+fn named(exit: Exit) -> Option<(&'static str, String)> {
+    let way = Direction::of_write;
     Some(match exit {
-        Exit::Reason { isa, reason: code } => ("vm-exit", reason(u64::from(isa), code)),
+        Exit::Reason { isa, reason } => ("vm-exit", vm_exit::reason(u64::from(isa), reason)),
         Exit::Port { port, write, size } => {
-            ("port-io", format!("{} {port:#x} {size} bytes", direction(write, "out", "in")))
+            ("port-io", vm_exit::port(port.into(), way(write), size.into()))
         }
         Exit::Memory { kind: Mmio::ReadAsked, .. } => return None,
-        Exit::Memory { gpa, kind, len } => (
-            "mmio",
-            format!("{} {gpa:#x} {len} bytes", direction(kind != Mmio::Read, "write", "read")),
-        ),
-        Exit::Msr { msr, write } => {
-            ("msr", format!("{} {msr:#x}", direction(write, "write", "read")))
+        Exit::Memory { gpa, kind, len } => {
+            ("mmio", vm_exit::memory(gpa, way(kind != Mmio::Read), len.into()))
         }
-        Exit::Hypercall { nr } => ("hypercall", format!("hypercall {nr}")),
+        Exit::Msr { msr, write } => ("msr", vm_exit::msr(msr.into(), way(write))),
+        Exit::Hypercall { nr } => ("hypercall", vm_exit::hypercall(nr)),
     })
 }
 
@@ -104,10 +93,9 @@ mod tests {
 
     #[test]
     fn crossings_are_named_as_in_exact_profiles() {
-        let reason: ReasonName = |isa, code| format!("{isa}/{code}");
-        let names = |exit| named(exit, reason).map(|(b, n)| format!("{b}: {n}"));
+        let names = |exit| named(exit).map(|(b, n)| format!("{b}: {n}"));
         let gpa = 0xfebf_ee60;
-        assert_eq!(names(Exit::Reason { isa: 2, reason: 7 }).as_deref(), Some("vm-exit: 2/7"));
+        assert_eq!(names(Exit::Reason { isa: 2, reason: 0x78 }).as_deref(), Some("vm-exit: hlt"));
         let port = Exit::Port { port: 0x3f8, write: true, size: 1 };
         assert_eq!(names(port).as_deref(), Some("port-io: out 0x3f8 1 bytes"));
         let read = Exit::Memory { gpa, kind: Mmio::Read, len: 4 };

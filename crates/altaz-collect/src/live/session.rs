@@ -83,17 +83,6 @@ pub struct Plan {
     pub arm_first: bool,
     /// How long to look, at the end, which interrupt work happens for other tasks as well.
     pub baseline: Duration,
-    /// Names of system calls and of exit reasons.
-    pub names: Names,
-}
-
-/// How what is counted by number is named.
-#[derive(Debug, Clone, Copy)]
-pub struct Names {
-    /// System calls.
-    pub syscall: super::syscalls::NameOf,
-    /// Reasons of VM exits.
-    pub exit_reason: super::exits::ReasonName,
 }
 
 /// A unit of an earlier profile: binary, build-id, offset.
@@ -287,14 +276,13 @@ impl Session {
     }
 
     fn open_syscalls(&self) -> Result<Syscalls, LiveError> {
-        Ok(Syscalls::start(self.active_filter()?, self.plan.names.syscall)?)
+        Ok(Syscalls::start(self.active_filter()?, altaz_target::syscall_name)?)
     }
 
     fn open_exits(&mut self) -> Result<(), LiveError> {
         let has_guest = self.target.boundaries.iter().any(|b| b.name == "vm-exit");
         if has_guest && let Some(filter) = &self.filter {
-            let exits =
-                super::exits::Exits::start(&self.plan.tracefs, filter, self.plan.names.exit_reason);
+            let exits = super::exits::Exits::start(&self.plan.tracefs, filter);
             self.exits = self.or_blind(exits.map_err(Into::into), Layer::HostKernel, "VM exits")?;
         }
         Ok(())

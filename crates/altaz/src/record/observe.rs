@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use altaz_collect::live::LiveError;
-use altaz_collect::live::session::{CountSyscalls, KnownUnit, Names, Plan, Session};
+use altaz_collect::live::session::{CountSyscalls, KnownUnit, Plan, Session};
 use altaz_profile::{Phase, Posture};
 use altaz_target::{Request, Roots, Target, resolve};
 use anyhow::{Context as _, anyhow};
@@ -123,10 +123,6 @@ pub(crate) fn begin(ask: Ask<'_>, cx: &Context) -> anyhow::Result<Observation> {
         },
         arm_first: held.is_some(),
         baseline: BASELINE,
-        names: Names {
-            syscall: altaz_deploy::seccomp::syscall_name,
-            exit_reason: altaz_deploy::vm_exit::reason,
-        },
     };
     let detail = format!(
         "function tracer with disarm after three windows{}{}",
