@@ -8,9 +8,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use altaz_profile::model::{Boundary, BoundaryEntry, Layer};
+use altaz_profile::model::{Boundary, BoundaryEntry, Layer, Posture};
 use serde::{Deserialize, Serialize};
 
+use crate::permitted::{self, Permitted, monitor};
 use crate::vm_exit::{self, Direction};
 use crate::{DeployError, seccomp};
 
@@ -91,19 +92,49 @@ pub struct Counts {
     pub boundaries: Vec<(String, Vec<BoundaryEntry>)>,
     /// Crossings that the kernel could not count because a histogram was full.
     pub dropped: u64,
+    /// What may cross them, where it was found out.
+    #[serde(default)]
+    pub permitted: Vec<Permitted>,
+    /// What the processes of the deployment may do.
+    #[serde(default)]
+    pub posture: Vec<Posture>,
+    /// What could not be found out and why, one sentence each.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 impl Counts {
     /// Writes the counts into a deployment's boundaries. System calls counted by the lab's kernel
     /// are those that reach the host kernel; other boundaries of the same name stay undetermined.
-    pub fn fill(&self, boundaries: &mut [Boundary]) {
-        for b in boundaries {
+    pub fn fill(&self, boundaries: &mut Vec<Boundary>) {
+        for b in boundaries.iter_mut() {
             if b.name == "syscall" && b.to != Layer::HostKernel {
                 continue;
             }
             if let Some((_, entries)) = self.boundaries.iter().find(|(name, _)| *name == b.name) {
                 b.exercised = Some(entries.len() as u32);
                 b.entries = entries.clone();
+            }
+        }
+        self.permitted.iter().for_each(|p| p.fill(boundaries));
+    }
+
+    /// Looks at what the machine permits: KVM's side and QEMU's where they are there, and what a
+    /// sentry implements where one runs. Asked after everything was counted.
+    pub fn look(&mut self, tracefs: &Path, run: &Path, kvm: &Path) {
+        if self.boundaries.iter().any(|(name, entries)| name == "vm-exit" && !entries.is_empty()) {
+            self.permitted.extend(permitted::kvm::permitted(tracefs, kvm));
+        }
+        let socket = run.join(monitor::SOCKET);
+        if socket.exists() {
+            match monitor::ask(&socket) {
+                Ok(emulated) => {
+                    for (name, entries) in &mut self.boundaries {
+                        *entries = emulated.fold(name, entries);
+                    }
+                    self.permitted.extend(emulated.permitted());
+                }
+                Err(e) => self.notes.push(format!("what QEMU emulates is not known: {e}")),
             }
         }
     }
@@ -349,11 +380,11 @@ Totals:
     #[test]
     fn only_the_host_kernel_s_boundary_is_filled_with_the_host_kernel_s_counts() {
         let b = |to| crate::layers::boundary("syscall", Layer::App, to, None);
-        let mut both = [b(Layer::SandboxKernel), b(Layer::HostKernel)];
+        let mut both = vec![b(Layer::SandboxKernel), b(Layer::HostKernel)];
         let hist = parse_histogram(SYSCALLS);
         let counts = Counts {
             boundaries: vec![("syscall".into(), entries(source("syscall"), &hist))],
-            dropped: 0,
+            ..Counts::default()
         };
         counts.fill(&mut both);
         assert_eq!((both[0].exercised, both[1].exercised), (None, Some(3)));

@@ -34,6 +34,7 @@ pub mod launch;
 pub mod layers;
 pub mod model;
 pub mod net;
+pub mod permitted;
 pub mod rootfs;
 pub mod seccomp;
 pub mod spec;

@@ -23,6 +23,7 @@ mod refresh;
 mod resolve;
 mod roots;
 pub mod seccomp;
+pub mod survey;
 mod target;
 mod vmm;
 mod world;

@@ -33,7 +33,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("altaz-deploy", &["altaz-profile"]),
-    ("altaz-lab", &["altaz-profile", "altaz-deploy"]),
+    ("altaz-lab", &["altaz-profile", "altaz-deploy", "altaz-target"]),
     ("altaz-assess", &["altaz-profile"]),
     ("altaz-report", &["altaz-profile"]),
     (

@@ -4,8 +4,11 @@ use std::fs;
 use std::io;
 use std::time::Duration;
 
-use altaz_deploy::boundary::{Counter, TRACEFS};
+use altaz_deploy::boundary::{Counter, Counts, TRACEFS};
+use altaz_deploy::permitted::{Permitted, gvisor};
 use altaz_deploy::{LabEnv, Running, ServiceSpec, deployments};
+use altaz_target::Roots;
+use altaz_target::survey::survey;
 use serde_json::{Value, json};
 
 /// The one service of this lab.
@@ -16,6 +19,37 @@ pub(super) struct Service {
     guest_kallsyms: Option<Vec<u8>>,
     counter: Option<Counter>,
 }
+
+/// KVM's device, which lists the registers that it handles.
+const KVM: &str = "/dev/kvm";
+
+/// Reads filters and posture of everything that runs here, and asks a sentry what it implements. What
+/// cannot be read is a note and no failure: the counts stand without it.
+fn permissions(counts: &mut Counts) {
+    let survey = match survey(&Roots::here(), &[std::process::id()]) {
+        Ok(survey) => survey,
+        Err(e) => {
+            counts.notes.push(format!("what the processes may do is not known: {e}"));
+            return;
+        }
+    };
+    counts.permitted.extend(survey.syscalls.into_iter().map(|b| Permitted {
+        entries: b.permitted_entries,
+        ..Permitted::new(&b.name, (b.from, b.to), [], FILTERS)
+    }));
+    counts.posture.extend(survey.posture);
+    counts.notes.extend(survey.notes);
+    if let Some(runsc) = survey.sentry {
+        match gvisor::permitted(&runsc.display().to_string()) {
+            Ok(permitted) => counts.permitted.push(permitted),
+            Err(e) => counts.notes.push(format!("what the sentry implements is not known: {e}")),
+        }
+    }
+}
+
+/// Where the permitted system calls are from.
+const FILTERS: &str =
+    "read from the running process (PTRACE_SECCOMP_GET_FILTER) and evaluated for every system call";
 
 fn refuse<T>(message: impl Into<String>) -> io::Result<T> {
     Err(io::Error::other(message.into()))
@@ -84,7 +118,9 @@ impl Service {
         let Some(counter) = self.counter.take() else {
             return refuse("boundary crossings are not counted");
         };
-        let counts = counter.read().map_err(io::Error::other)?;
+        let mut counts = counter.read().map_err(io::Error::other)?;
+        counts.look(TRACEFS.as_ref(), &LabEnv::default().run, KVM.as_ref());
+        permissions(&mut counts);
         Ok(serde_json::to_value(counts)?)
     }
 }

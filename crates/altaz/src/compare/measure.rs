@@ -442,6 +442,7 @@ impl Measurement<'_> {
         let report = &observed.load;
         let mut notes = description.notes.clone();
         notes.extend(observed.notes);
+        notes.extend(observed.crossings.notes.iter().cloned());
         if observed.crossings.dropped > 0 {
             notes.push(format!(
                 "{} boundary crossings could not be told apart by the lab's kernel; widths are lower bounds",
@@ -485,7 +486,7 @@ impl Measurement<'_> {
                 }),
                 blind_spots,
                 calibration: Some(calibration),
-                posture: Vec::new(),
+                posture: observed.crossings.posture.clone(),
                 notes,
             },
             units,
