@@ -7,7 +7,7 @@ RELEASE := target/release
 FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build agent demo docs test lint bench validate fuzz clean
+.PHONY: help setup build agent demo docs test lint bench validate claims replicate fuzz clean
 
 help: ## this list
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -42,6 +42,12 @@ bench: build ## time what is promised in SPECIFICATION.md; what watching costs, 
 
 validate: build ## the live instrument against the exact one, in docs/validation.md
 	@scripts/validate.sh
+
+claims: ## the essay's claims against the profiles of the last make demo, in docs/claims.md
+	@scripts/claims.sh
+
+replicate: build ## the published table of host-kernel functions on the same work, in docs/replication.md
+	@scripts/replicate.sh
 
 docs: ## take the table of the last make demo into the docs
 	@scripts/docs.sh

@@ -10,6 +10,7 @@
 //! The values themselves are [`altaz_profile::results`].
 
 mod assess;
+pub mod claims;
 mod compare;
 mod complete;
 mod components;

@@ -71,6 +71,7 @@ pub fn profile() -> Profile {
             }),
             blind_spots: vec![],
             calibration: Some(Calibration { what: "getppid".into(), made: 1000, counted: 1000 }),
+            clock: None,
             posture: vec![],
             notes: vec![],
         },

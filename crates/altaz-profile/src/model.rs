@@ -207,8 +207,28 @@ pub struct Manifest {
     /// What the processes of the deployment may do. Since 1.1.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub posture: Vec<Posture>,
+    /// What the machine's clocks showed when the recording began. Since 1.2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock: Option<Clock>,
     /// Things a reader must know (workarounds applied, models), one sentence each.
     pub notes: Vec<String>,
+}
+
+/// What a machine's clocks showed at the origin of a recording's windows, for putting recordings of
+/// two machines side by side.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Clock {
+    /// `CLOCK_REALTIME`, ns since 1970.
+    pub realtime_ns: u64,
+    /// `CLOCK_MONOTONIC`, ns.
+    pub monotonic_ns: u64,
+    /// In a guest that can read its host's clock (the KVM PTP clock): how far its own real-time clock
+    /// is ahead of it, ns. `None` when it cannot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ahead_of_host_ns: Option<i64>,
+    /// How far off the line above may be, ns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uncertain_ns: Option<u64>,
 }
 
 /// Instrument of a recording.

@@ -4,6 +4,7 @@
 mod chance;
 mod compare;
 mod diff;
+mod join;
 mod merge;
 
 use std::collections::BTreeSet;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 pub use chance::{ALIKE, Chance, Clock, Inconclusive, SEPARATE_NS, Watch};
 pub use compare::{Aspect, Difference, comparability, differing, differing_for_repeat};
 pub use diff::{Diff, DiffCount, Only, Pair, Sighting, diff};
+pub use join::{JoinError, join, without_guest};
 pub use merge::{MergeError, merge};
 
 use crate::completeness::window_shares;

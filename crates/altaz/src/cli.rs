@@ -73,6 +73,8 @@ pub enum Verb {
     Record(RecordArgs),
     /// Say what is new and what is gone between two profiles, and what may be concluded from it
     Diff(DiffArgs),
+    /// Put the recordings of a guest's two sides together: made on its host and inside it
+    Join(JoinArgs),
     /// Report code and system calls that a service has not used before, as it happens
     Watch(WatchArgs),
 }
@@ -300,6 +302,20 @@ fn phase(text: &str) -> Result<altaz_profile::Phase, String> {
         Some(phase) if phase != Phase::Idle => Ok(phase),
         _ => Err("write start, serve or stop".into()),
     }
+}
+
+/// Arguments of `altaz join`.
+#[derive(Debug, Args)]
+pub struct JoinArgs {
+    /// Recording of the virtual machine, made on its host
+    #[arg(value_name = "HOST.altaz")]
+    pub host: PathBuf,
+    /// Recording of the service, made in the guest at the same time
+    #[arg(value_name = "GUEST.altaz")]
+    pub guest: PathBuf,
+    /// Where the joined profile goes
+    #[arg(short, long, value_name = "FILE", default_value = "joined.altaz")]
+    pub output: PathBuf,
 }
 
 /// Arguments of `altaz compare`.

@@ -9,6 +9,7 @@ pub mod config;
 mod diff;
 mod doctor;
 pub mod exit;
+mod join;
 mod lab;
 pub mod load;
 pub mod output;
@@ -42,6 +43,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             Verb::Compare(args) => compare::run(args, &cx),
             Verb::Report(args) => report::run(args, &cx),
             Verb::Diff(args) => diff::run(args, &cx),
+            Verb::Join(args) => join::run(args, &cx),
             Verb::Record(args) => record::run(args, &cx),
             Verb::Watch(args) => record::watch(args, &cx),
         }

@@ -59,6 +59,7 @@ fn profile(more: &[(u64, &[u32])]) -> Profile {
         load: None,
         blind_spots: vec![],
         calibration: Some(Calibration { what: "getppid".into(), made: 1000, counted: 1000 }),
+        clock: None,
         posture: vec![],
         notes: vec![],
     };

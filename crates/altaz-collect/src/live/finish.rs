@@ -16,6 +16,8 @@ const LOWEST_PRIORITY: i32 = 19;
 /// What a recording leaves behind.
 #[derive(Debug)]
 pub struct Recorded {
+    /// `CLOCK_MONOTONIC` at the origin of the windows, ns.
+    pub origin_ns: u64,
     /// Windows.
     pub windows: Vec<Window>,
     /// Rows.
@@ -155,6 +157,7 @@ impl Session {
         let mut said = BTreeSet::new();
         notes.retain(|note| said.insert(note.clone()));
         Recorded {
+            origin_ns: self.origin_ns,
             windows,
             units,
             target: self.target,

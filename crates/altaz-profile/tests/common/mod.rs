@@ -167,6 +167,7 @@ pub fn manifest() -> Manifest {
             functions: None,
         }],
         calibration: Some(Calibration { what: "getppid".to_owned(), made: 1000, counted: 1000 }),
+        clock: None,
         posture: vec![],
         notes: vec!["A synthetic profile.".to_owned()],
     }

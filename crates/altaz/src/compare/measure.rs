@@ -486,6 +486,7 @@ impl Measurement<'_> {
                 }),
                 blind_spots,
                 calibration: Some(calibration),
+                clock: None,
                 posture: observed.crossings.posture.clone(),
                 notes,
             },

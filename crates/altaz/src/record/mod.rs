@@ -1,5 +1,6 @@
 //! `altaz record` and `altaz watch`: wiring of the live instrument.
 
+mod clock;
 mod command;
 mod keeping;
 mod metrics;

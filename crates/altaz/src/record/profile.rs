@@ -1,5 +1,6 @@
 //! What was recorded becomes a profile.
 
+use super::clock;
 use altaz_collect::live::Recorded;
 use altaz_profile::{
     Host, Instrument, InstrumentKind, LoadSummary, Manifest, Posture, Profile, SCHEMA,
@@ -23,7 +24,8 @@ pub(crate) struct Facts {
 
 /// Puts both together.
 pub(crate) fn assemble(recorded: Recorded, facts: Facts) -> Profile {
-    let Recorded { windows, units, target, calibration, blind_spots, notes, .. } = recorded;
+    let Recorded { origin_ns, windows, units, target, calibration, blind_spots, notes, .. } =
+        recorded;
     Profile {
         manifest: Manifest {
             schema: SCHEMA.into(),
@@ -49,6 +51,7 @@ pub(crate) fn assemble(recorded: Recorded, facts: Facts) -> Profile {
             blind_spots,
             calibration,
             posture: facts.posture,
+            clock: Some(clock::at(origin_ns)),
             notes,
         },
         units,
