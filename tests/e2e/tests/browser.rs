@@ -88,6 +88,7 @@ fn profile(deployment: &str, functions: u64) -> Profile {
         load: None,
         blind_spots: vec![],
         calibration: Some(Calibration { what: "getppid".into(), made: 1000, counted: 1000 }),
+        clock: None,
         posture: vec![],
         notes: vec![],
     };
