@@ -2,10 +2,11 @@
 
 mod common;
 
-use altaz_profile::results::{CompareResult, ProfileReport};
+use altaz_profile::results::{Barrier, CompareResult, EscapePath, ProfileReport};
+use altaz_profile::{Layer, Owner};
 use altaz_report::{compare_html, compare_json, diff_html, diff_json, profile_html, profile_json};
 
-fn pages() -> [String; 6] {
+fn pages() -> [String; 7] {
     [
         compare_html(&common::compare(), &[]),
         compare_html(&common::compare(), &common::functions()),
@@ -13,6 +14,10 @@ fn pages() -> [String; 6] {
         profile_html(&common::profile(common::runc()), Some(&common::functions()[0])),
         profile_html(&common::profile(common::live()), None),
         diff_html(&common::difference(), 10),
+        compare_html(
+            &CompareResult { risk: Some(common::risk()), ..common::compare() },
+            &common::functions(),
+        ),
     ]
 }
 
@@ -64,7 +69,7 @@ fn event_handler(markup: &str) -> bool {
 fn what_runs_is_this_crates_own_by_its_hash_and_only_where_there_are_functions() {
     use base64::Engine as _;
     use sha2::Digest as _;
-    for (page, scripted) in pages().iter().zip([false, true, false, true, false, false]) {
+    for (page, scripted) in pages().iter().zip([false, true, false, true, false, false, true]) {
         let scripts = contents(page, "script");
         assert_eq!(scripts.len(), if scripted { 2 } else { 0 });
         assert_eq!(page.contains("script-src 'none'"), !scripted);
@@ -228,6 +233,80 @@ fn what_there_are_no_data_for_cannot_be_chosen_and_says_why() {
     let page = compare_html(&common::compare(), &tables);
     assert!(!of(&page, "cves").contains("disabled") && !of(&page, "age").contains("disabled"));
     assert!(contents(&page, "script")[0].contains("CVE-2024-0001"));
+}
+
+#[test]
+fn risk_has_its_intervals_and_says_what_is_undecided() {
+    let result = CompareResult { risk: Some(common::risk()), ..common::compare() };
+    let page = compare_html(&result, &[]);
+    let figure =
+        page.split("<figure id=\"risk\"").nth(1).unwrap().split("</figure>").next().unwrap();
+    for text in [
+        "aria-label=\"runc, tenant: 0.11 (0.014 to 0.99)\"",
+        "aria-label=\"qemu-microvm, nobody: 0.03 (",
+        "holds 90 % of 10,000 draws (seed 7)",
+        "built-in priors of 2026-08",
+        ">0.99",
+        "runc is smaller",
+        "undecided",
+        "equal",
+        "owner cannot fix it",
+        "no history of the language runtime",
+    ] {
+        assert!(figure.contains(&text.replace(">0.99", "&gt;0.99")), "{text} in {figure}");
+    }
+    // Nobody's code is a row only where there is some.
+    assert!(!figure.contains("runc, nobody"));
+    let mut none = common::risk();
+    for d in &mut none.deployments {
+        (d.tenant, d.provider, d.hap) = Default::default();
+        d.orphaned = Default::default();
+    }
+    let page = compare_html(&CompareResult { risk: Some(none), ..common::compare() }, &[]);
+    assert!(page.contains("id=\"risk\"") && !page.contains("NaN") && !page.contains("inf\""));
+}
+
+#[test]
+fn every_way_out_has_its_barriers_in_order() {
+    let barrier = |to: Layer, owner: Owner, tenant_held: bool| Barrier {
+        name: "syscall + mmio".into(),
+        from: Layer::App,
+        to,
+        owner,
+        shared: to == Layer::HostKernel,
+        functions: Some(641),
+        bytes: Some(240_019),
+        covered_bytes: None,
+        permitted: (!tenant_held).then_some(40),
+        exercised: Some(10),
+        interfaces: vec![],
+        guard: Some("seccomp <filter>".into()),
+        open: false,
+        tenant_held,
+    };
+    let mut d = common::microvm();
+    d.escape_paths = vec![EscapePath {
+        name: "app → guest-kernel → host-kernel".into(),
+        barriers: vec![
+            barrier(Layer::GuestKernel, Owner::Tenant, true),
+            barrier(Layer::HostKernel, Owner::Provider, false),
+        ],
+    }];
+    let page = profile_html(&common::profile(d), None);
+    let figure =
+        page.split("<figure id=\"paths\"").nth(1).unwrap().split("</figure>").next().unwrap();
+    let (first, second) = figure.split_once("</li>").unwrap();
+    assert!(first.contains("guest-kernel") && first.contains("the tenant's own"), "{first}");
+    assert!(first.contains("10 / –") && first.contains("track open"), "{first}");
+    assert!(second.contains("host-kernel") && second.contains("10 / 40"), "{second}");
+    assert!(
+        second.contains("width=\"25.000%\"") && second.contains("provider, shared"),
+        "{second}"
+    );
+    assert!(second.contains("641 functions, 240.0 kB behind it"), "{second}");
+    assert!(second.contains("seccomp &lt;filter&gt;"), "{second}");
+    // Without a way there is no figure.
+    assert!(!profile_html(&common::profile(common::runc()), None).contains("id=\"paths\""));
 }
 
 #[test]

@@ -43,8 +43,8 @@ impl Browser {
         let mut child = crate::command("sh")
             .args(["-c", "exec \"$0\" \"$@\" 3<&0 4>&1 >/dev/null 2>&1"])
             .arg(program)
-            .args(["--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe"])
-            .args(["--no-first-run", "--disable-background-networking", "--disable-dev-shm-usage"])
+            .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"])
+            .args(["--remote-debugging-pipe", "--no-first-run", "--hide-scrollbars"])
             .arg(format!("--user-data-dir={}", home.path().display()))
             .arg(format!("--window-size={width},900"))
             .env("HOME", home.path())
@@ -69,9 +69,10 @@ impl Browser {
         let target = json!({ "targetId": target["targetId"], "flatten": true });
         let attached = browser.call("Target.attachToTarget", target);
         browser.session = attached["sessionId"].as_str().map(str::to_owned);
-        for domain in ["Page", "Runtime", "Log", "Performance"] {
+        for domain in ["Page", "Runtime", "Log"] {
             browser.call(&format!("{domain}.enable"), json!({}));
         }
+        browser.call("Performance.enable", json!({ "timeDomain": "threadTicks" }));
         let url = format!("file://{}", page.canonicalize().unwrap().display());
         browser.call("Page.navigate", json!({ "url": url }));
         browser.wait_for("document.readyState === 'complete' && location.protocol === 'file:'");

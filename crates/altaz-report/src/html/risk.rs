@@ -5,7 +5,7 @@ use altaz_profile::results::risk::{DeploymentRisk, FindingKind, Interval, Pair, 
 use maud::{Markup, html};
 
 use super::text::{method, pc, t};
-use crate::number::{UNDEFINED, percent};
+use crate::number::{UNDEFINED, count, percent};
 
 /// Decades that the axis spans at most: what is smaller stands at its left end.
 const DECADES: f64 = 8.0;
@@ -20,7 +20,8 @@ pub fn figure(risk: &RiskResult) -> Markup {
     let shows = format!(
         "Expected exploitable defects that are open at a random moment: the median and the range \
          that holds {level} of {} draws (seed {}). Logarithmic axis.",
-        risk.draws, risk.seed
+        count(risk.draws.into()),
+        risk.seed
     );
     let priors = format!(
         "Size stands for risk, with densities from {}. Neither figure is a forecast of incidents: \

@@ -526,3 +526,79 @@ fn layer_functions(layer: Layer) -> LayerFunctions {
         growth: (0..118).map(|w: u64| 24.min((w + 1) * 8)).collect(),
     }
 }
+
+/// A risk assessment of [`runc`] and [`microvm`] of which every part says something.
+pub fn risk() -> risk::RiskResult {
+    use risk::*;
+    let interval = |median: f64| Interval {
+        low: median / 8.0,
+        median,
+        high: median * 9.0,
+        mean: median * 2.0,
+    };
+    let code = |functions: u64, median: f64| Risk {
+        functions,
+        bytes: functions * 320,
+        covered_bytes: Some(functions * 130),
+        lambda: interval(median * 3.0),
+        exposure: interval(median),
+    };
+    let of = |name: &str, tenant: Risk, provider: Risk, orphaned: Risk, hap: Risk| DeploymentRisk {
+        name: name.into(),
+        model_only: false,
+        contract: "managed containers".into(),
+        vap: code(5_396, 0.4),
+        tenant,
+        provider,
+        orphaned,
+        hap,
+        layers: vec![],
+        paths: vec![],
+        findings: vec![OwnershipFinding {
+            kind: FindingKind::CannotFix,
+            layer: Layer::HostKernel,
+            what: "The tenant must remediate it.".into(),
+            evidence: "It runs with the provider's credentials.".into(),
+        }],
+        known: None,
+    };
+    let pair = |figure, probability: f64, smaller: Option<&str>, equal| Pair {
+        a: "runc".into(),
+        b: "qemu-microvm".into(),
+        figure,
+        probability,
+        probability_lambda: probability,
+        ratio: Some(interval(0.7)),
+        smaller: smaller.map(Into::into),
+        equal,
+    };
+    RiskResult {
+        schema: ASSESS_SCHEMA.into(),
+        service: "web".into(),
+        seed: 7,
+        draws: 10_000,
+        level: 0.9,
+        decided_at: 0.9,
+        priors: "built-in priors of 2026-08".into(),
+        deployments: vec![
+            of("runc", code(4_143, 0.11), code(1_253, 0.24), Risk::default(), code(1_253, 0.24)),
+            of(
+                "qemu-microvm",
+                code(3_495, 0.29),
+                code(402, 0.002),
+                code(641, 0.03),
+                code(641, 0.03),
+            ),
+        ],
+        pairs: vec![
+            pair(Figure::TenantVap, 0.9966, Some("runc"), false),
+            pair(Figure::TotalVap, 0.62, None, false),
+            pair(Figure::Hap, 0.5, None, true),
+        ],
+        sensitivity: vec![],
+        weightings: vec![],
+        assumptions: vec![],
+        statements: vec![],
+        warnings: vec!["no history of the language runtime".into()],
+    }
+}
