@@ -496,6 +496,14 @@ fn nesting(m: &Matrix<'_>) -> Answer {
 
 fn vmm(m: &Matrix<'_>) -> Answer {
     let guest = m.first(&GUESTS)?;
+    let read = m
+        .get(guest)
+        .is_some_and(|d| d.runs.iter().any(|r| r.posture.iter().any(|p| p.role == "vmm")));
+    if !read {
+        return Err(format!(
+            "what confines the monitor of `{guest}` is not in its profile, which an earlier altaz wrote"
+        ));
+    }
     let behind = |d: &DeploymentResult| {
         let path = d.escape_paths.iter().find(|p| p.barriers.iter().any(|b| b.to == Layer::Vmm))?;
         let at = path.barriers.iter().position(|b| b.to == Layer::Vmm)?;

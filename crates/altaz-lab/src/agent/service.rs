@@ -26,7 +26,7 @@ const KVM: &str = "/dev/kvm";
 /// Reads filters and posture of everything that runs here, and asks a sentry what it implements. What
 /// cannot be read is a note and no failure: the counts stand without it.
 fn permissions(counts: &mut Counts) {
-    let survey = match survey(&Roots::here(), &[std::process::id()]) {
+    let survey = match survey(&Roots::here(), &[1, std::process::id()]) {
         Ok(survey) => survey,
         Err(e) => {
             counts.notes.push(format!("what the processes may do is not known: {e}"));
