@@ -10,6 +10,7 @@ use altaz_symbols::Binary;
 use altaz_uprobe::Armed;
 
 use super::handover::{FileNumber, Found, Windows};
+use super::payoff::Payoff;
 use crate::exact::naming::{BinaryFile, part_sizes, user_target};
 use crate::live::rows::ENOUGH;
 
@@ -17,14 +18,8 @@ use crate::live::rows::ENOUGH;
 const BURST: Duration = Duration::from_millis(10);
 /// They are looked at this often at least.
 const LONGEST: Duration = Duration::from_millis(500);
-/// Probes that were seen often enough are taken off when they are hit more often than this together,
-/// hits/s: at 1 µs a hit, 0.05 % of a CPU.
-const HOT: f64 = 500.0;
-/// Cooler ones are taken off after this long: other processes that map the file may hit them all the
-/// time, which is not counted, but paid for.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// It doubles each time, up to this: what is still seen then is rare.
-const LONGEST_PATIENCE: Duration = Duration::from_secs(30);
+/// A file is hot while its probes are hit more often than this together, hits/s: at 1 µs a hit, 1 % of a CPU.
+const HOT: f64 = 10_000.0;
 
 /// One file in one layer.
 pub(super) struct File {
@@ -40,8 +35,7 @@ pub(super) struct File {
     functions: HashMap<u32, Function>,
     every: Duration,
     looked: Instant,
-    disarmed: Instant,
-    patience: Duration,
+    payoff: Payoff,
     hot: bool,
 }
 
@@ -79,8 +73,7 @@ impl File {
             functions: HashMap::new(),
             every: BURST,
             looked: now,
-            disarmed: now,
-            patience: PATIENCE,
+            payoff: Payoff::default(),
             hot: true,
         }
     }
@@ -142,23 +135,18 @@ impl File {
     /// # Errors
     /// When the kernel refuses; then they stay, and it is tried again later.
     pub(super) fn disarm_what_pays(&mut self) -> Result<(), altaz_uprobe::UprobeError> {
-        let took = self.looked.elapsed().as_secs_f64().max(1e-3);
+        let took = self.looked.elapsed();
         self.looked = Instant::now();
         let ready: Vec<u32> =
             self.functions.iter().filter(|(_, f)| f.windows >= ENOUGH).map(|(f, _)| *f).collect();
         let all: u64 = self.functions.values().map(|f| f.hits).sum();
-        let rate = |hits: u64| hits as f64 / took;
         let of_ready: u64 =
             ready.iter().filter_map(|f| self.functions.get(f)).map(|f| f.hits).sum();
-        self.hot = rate(all) > HOT;
-        let late = !ready.is_empty() && self.disarmed.elapsed() > self.patience;
-        if rate(of_ready) > HOT || late {
-            if late {
-                self.patience = (self.patience * 2).min(LONGEST_PATIENCE);
-            }
+        self.hot = all as f64 / took.as_secs_f64().max(1e-3) > HOT;
+        if self.payoff.pays(took, ready.len(), of_ready) {
             let done = self.armed.disarm(&ready);
-            self.disarmed = Instant::now();
-            self.looked = self.disarmed;
+            self.payoff.done(self.looked.elapsed());
+            self.looked = Instant::now();
             done?;
             for function in ready {
                 self.functions.remove(&function);

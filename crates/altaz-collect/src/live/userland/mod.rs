@@ -6,11 +6,13 @@
 //! |---|---|
 //! | [`collector`] | which files, in which order |
 //! | [`file`] | one file: its hits, and what needs no probe any more |
+//! | [`payoff`] | when taking probes off pays. Pure |
 //! | [`handover`] | hits become part of a window. Pure |
 
 mod collector;
 mod file;
 mod handover;
+mod payoff;
 
 use std::path::Path;
 use std::sync::Arc;

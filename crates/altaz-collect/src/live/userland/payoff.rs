@@ -1,0 +1,90 @@
+//! When taking probes off pays. Pure.
+//!
+//! Taking any number of probes of a file off means to link all that remain anew, which takes a tenth of a second of
+//! processor time natively and seconds under emulation. So it is done when the hits of those that were seen often
+//! enough have cost as much, and otherwise seldom.
+
+use std::time::Duration;
+
+/// What a hit costs, natively.
+const HIT: Duration = Duration::from_micros(1);
+/// A new link is taken for this dear until one was made …
+const FIRST: Duration = Duration::from_millis(100);
+/// … and never for dearer: where it is, a hit is too.
+const DEAREST: Duration = Duration::from_millis(300);
+/// Probes that cost the service nothing are taken off after this long all the same: other processes that map the file
+/// may hit them all the time, which is not counted, but paid for.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// It doubles each time, up to this: what is still seen then is rare.
+const LONGEST_PATIENCE: Duration = Duration::from_secs(600);
+
+/// What was paid since probes were taken off the last time.
+#[derive(Debug, Clone)]
+pub(super) struct Payoff {
+    link: Duration,
+    paid: Duration,
+    waited: Duration,
+    patience: Duration,
+}
+
+impl Default for Payoff {
+    fn default() -> Self {
+        Self { link: FIRST, paid: Duration::ZERO, waited: Duration::ZERO, patience: PATIENCE }
+    }
+}
+
+impl Payoff {
+    /// Whether to take off now those probes, if any, that were seen often enough and had so many hits in this time.
+    pub(super) fn pays(&mut self, took: Duration, ready: usize, hits: u64) -> bool {
+        if ready == 0 {
+            return false;
+        }
+        let cost = HIT.mul_f64(hits as f64);
+        self.paid += cost;
+        self.waited += took;
+        let a_second = cost.as_secs_f64() / took.as_secs_f64().max(1e-3);
+        self.paid >= self.link || a_second >= self.link.as_secs_f64() || self.waited > self.patience
+    }
+
+    /// It was done, and took so long.
+    pub(super) fn done(&mut self, took: Duration) {
+        if self.waited > self.patience {
+            self.patience = (self.patience * 2).min(LONGEST_PATIENCE);
+        }
+        self.link = took.min(DEAREST);
+        self.paid = Duration::ZERO;
+        self.waited = Duration::ZERO;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn what_is_hit_all_the_time_goes_at_once_and_what_is_rare_stays_for_a_while() {
+        let mut payoff = Payoff::default();
+        assert!(!payoff.pays(10 * MS, 0, 1_000_000), "nothing may go yet");
+        assert!(payoff.pays(10 * MS, 3, 4000), "400 ms a second");
+        payoff.done(200 * MS);
+        // 10 ms a second against 200.
+        let looks = (1..1000).find(|_| payoff.pays(500 * MS, 3, 5000)).unwrap();
+        assert_eq!(looks, 40);
+        payoff.done(9000 * MS);
+        let looks = (1..1000).find(|_| payoff.pays(500 * MS, 3, 5000)).unwrap();
+        assert_eq!(looks, 60, "a link of nine seconds counts as one of 300 ms");
+    }
+
+    #[test]
+    fn patience_is_a_minute_at_first_and_ten_at_most() {
+        let mut payoff = Payoff::default();
+        let mut wait = || {
+            let looks = (1..10_000).find(|_| payoff.pays(500 * MS, 1, 0)).unwrap();
+            payoff.done(100 * MS);
+            looks / 2
+        };
+        assert_eq!([wait(), wait(), wait(), wait(), wait(), wait()], [60, 120, 240, 480, 600, 600]);
+    }
+}
