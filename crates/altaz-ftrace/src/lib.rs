@@ -33,10 +33,9 @@
 //! functions too, which the pid filter keeps out of the buffers. Measured with redis and its client on two virtual CPUs:
 //! with such functions armed redis kept 0.85 of its speed, whether altaz ran or was stopped; without them 0.98. Disarming
 //! is not done at the lower priority of arming, as the service runs into what is hot for as long as it takes. The entry
-//! functions of system calls are armed first, so that a counter of system calls, for
-//! which every system call of the machine pays, can stop. Once
-//! everything was armed, the filter is emptied (which means everything):
-//! that patches nothing, makes disarming cheaper, and lets the kernel arm a module that is loaded later by itself.
+//! functions of system calls are armed first, so that a counter of system calls, for which every system call of the
+//! machine pays, can stop. Once everything was armed, the filter is emptied (which means everything): that patches nothing,
+//! makes disarming cheaper, and lets the kernel arm a module that is loaded later by itself.
 //!
 //! After that nothing armed is called: altaz sleeps in `poll`, wakes twice a second to look, and a function that is
 //! traversed for the first time is in the report of the window, half a second later at most.
