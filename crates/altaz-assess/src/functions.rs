@@ -1,5 +1,6 @@
 //! The functions behind the figures, one by one, and how their number grew.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use altaz_profile::results::functions::{FunctionRow, FunctionTable, LayerFunctions};
@@ -53,6 +54,28 @@ fn layer(layer: Layer, seen: &[&Seen<'_>], windows: usize) -> LayerFunctions {
     LayerFunctions { layer, components, functions: rows.collect(), growth }
 }
 
+/// Marks the functions that known vulnerabilities name: identifier, layer and function's name. All
+/// others are marked as looked at.
+pub fn mark_vulnerabilities<'a>(
+    table: &mut FunctionTable,
+    named: impl IntoIterator<Item = (&'a str, Layer, &'a str)>,
+) {
+    let mut by_name: HashMap<(Layer, &str), Vec<Arc<str>>> = HashMap::new();
+    for (id, layer, symbol) in named {
+        let known = by_name.entry((layer, symbol)).or_default();
+        if !known.iter().any(|k| **k == *id) {
+            known.push(id.into());
+        }
+    }
+    for l in &mut table.layers {
+        for f in &mut l.functions {
+            let known = by_name.get(&(l.layer, &*f.symbol));
+            let marked = f.vulnerabilities.get_or_insert_default();
+            marked.extend(known.into_iter().flatten().cloned());
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,5 +110,40 @@ mod tests {
         let kernel = table.layers.iter().find(|t| t.layer == Layer::HostKernel).unwrap();
         assert_eq!(kernel.growth[..3], [2, 2, 3], "seen in the first, the first and the third");
         assert_eq!(kernel.growth.last(), Some(&3));
+    }
+
+    #[test]
+    fn a_vulnerability_marks_the_functions_of_its_name_in_its_layer_and_the_others_as_looked_at() {
+        let mut p = profile();
+        p.units = vec![
+            unit(Layer::HostKernel, "kernel", 1, &[1]),
+            unit(Layer::HostKernel, "kernel", 2, &[1]),
+            unit(Layer::App, "/a", 1, &[1]),
+        ];
+        let mut table = functions(&p);
+        let named = [
+            ("CVE-2024-1", Layer::HostKernel, "function_1"),
+            ("CVE-2024-1", Layer::HostKernel, "function_1"),
+            ("CVE-2024-2", Layer::HostKernel, "function_1"),
+            ("CVE-2024-3", Layer::GuestKernel, "function_1"),
+        ];
+        mark_vulnerabilities(&mut table, named);
+        let mut marked: Vec<(Layer, String, Vec<String>)> = Vec::new();
+        for l in &table.layers {
+            for f in &l.functions {
+                let known = f.vulnerabilities.iter().flatten().map(ToString::to_string).collect();
+                assert!(f.vulnerabilities.is_some());
+                marked.push((l.layer, f.symbol.to_string(), known));
+            }
+        }
+        let both = vec!["CVE-2024-1".to_owned(), "CVE-2024-2".to_owned()];
+        assert_eq!(
+            marked,
+            [
+                (Layer::App, "function_1".to_owned(), vec![]),
+                (Layer::HostKernel, "function_1".to_owned(), both),
+                (Layer::HostKernel, "function_2".to_owned(), vec![]),
+            ]
+        );
     }
 }

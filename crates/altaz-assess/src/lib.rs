@@ -28,7 +28,7 @@ pub use assess::{assess, report};
 pub use compare::{basis, comparable, compare};
 pub use diff::{Named, diff};
 pub use error::{AssessError, Difference, NotComparable};
-pub use functions::functions;
+pub use functions::{functions, mark_vulnerabilities};
 pub use repeats::{assess_repeats, repeats};
 
 /// A function counts as rare below this share of the serve windows.

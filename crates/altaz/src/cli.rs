@@ -158,6 +158,10 @@ pub struct ReportArgs {
     /// Components listed per layer, the largest first
     #[arg(long, default_value_t = 10, value_name = "N")]
     pub top: usize,
+    /// Triage (altaz triage -o json=FILE) whose vulnerabilities a page shows at the functions that
+    /// they name
+    #[arg(long, value_name = "FILE")]
+    pub triage: Option<PathBuf>,
 }
 
 /// Arguments of `altaz diff`.

@@ -1,5 +1,7 @@
 //! `altaz report`: reads recorded profiles and prints what is in them.
 
+mod known;
+
 use std::process::ExitCode;
 
 use altaz_assess::Options;
@@ -30,6 +32,9 @@ pub(crate) fn run(args: &ReportArgs, cx: &Context) -> anyhow::Result<ExitCode> {
         if together {
             profiles.push(profile);
         }
+    }
+    if let Some(triage) = &args.triage {
+        known::join(triage, &mut functions)?;
     }
     let comparison = together.then(|| side_by_side(&profiles, &options)).transpose()?;
     write_all(&args.output, cx.color, |format, color| {

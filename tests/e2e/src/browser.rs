@@ -37,6 +37,18 @@ impl Browser {
     /// # Panics
     /// When there is no Chromium, or it does not open the page.
     pub fn open(page: &Path, width: u32) -> Self {
+        Self::start(page, width, false)
+    }
+
+    /// The same for a reader who lets no page run scripts.
+    ///
+    /// # Panics
+    /// As [`Self::open`].
+    pub fn open_without_scripts(page: &Path, width: u32) -> Self {
+        Self::start(page, width, true)
+    }
+
+    fn start(page: &Path, width: u32, without_scripts: bool) -> Self {
         let home = tempfile::tempdir().unwrap();
         let program = std::env::var_os("ALTAZ_CHROMIUM").unwrap_or_else(|| PROGRAM.into());
         // The protocol's pipe is descriptors 3 and 4.
@@ -73,6 +85,8 @@ impl Browser {
             browser.call(&format!("{domain}.enable"), json!({}));
         }
         browser.call("Performance.enable", json!({ "timeDomain": "threadTicks" }));
+        let disabled = json!({ "value": without_scripts });
+        browser.call("Emulation.setScriptExecutionDisabled", disabled);
         let url = format!("file://{}", page.canonicalize().unwrap().display());
         browser.call("Page.navigate", json!({ "url": url }));
         browser.wait_for("document.readyState === 'complete' && location.protocol === 'file:'");

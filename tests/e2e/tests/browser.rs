@@ -192,6 +192,58 @@ fn a_page_is_read_searched_and_opened_by_keyboard() {
 }
 
 #[test]
+fn vulnerabilities_of_a_triage_are_shown_at_the_functions_that_they_name() {
+    let dir = tempfile::tempdir().unwrap();
+    file::write(&profile("runsc", 100), &dir.path().join("runsc.altaz")).unwrap();
+    let finding = |id: &str, function: &str| {
+        serde_json::json!({ "id": id, "state": "traversed",
+            "traversed": [format!("{function} (net/ipv4/tcp.c) in host-kernel")] })
+    };
+    let kernel = "area7_function_of_the_kernel_7";
+    let triage = serde_json::json!({ "schema": "altaz.triage/1", "profiles": [{
+        "deployment": "runsc", "findings": [finding("CVE-2024-1", kernel), finding("CVE-2024-2", kernel)] }] });
+    std::fs::write(dir.path().join("triage.json"), triage.to_string()).unwrap();
+    let args = ["report", "runsc.altaz", "--triage", "triage.json", "-o", "html=page.html"];
+    altaz_in(dir.path(), &args).expect(0, &[]);
+    let mut browser = Browser::open(&dir.path().join("page.html"), 1200);
+    browser.eval("document.querySelector('.explorer').scrollIntoView()");
+    browser.wait_for("document.querySelectorAll('.explorer .cell').length === 4");
+    browser.eval("document.querySelector('input[value=cves]').click()");
+    let marked = "[...document.querySelectorAll('.cell')].map(c => c.getAttribute('aria-label'))\
+        .filter(l => l.includes('2 known CVEs: CVE-2024-1, CVE-2024-2')).length";
+    browser.wait_for(&format!("{marked} === 1"));
+    assert_eq!(browser.complaints(), [""; 0]);
+
+    std::fs::write(dir.path().join("triage.json"), "{}").unwrap();
+    altaz_in(dir.path(), &args)
+        .expect(1, &["triage.json is no triage", "altaz triage -o json=FILE"]);
+}
+
+#[test]
+fn the_main_figures_are_there_without_scripts() {
+    let dir = tempfile::tempdir().unwrap();
+    let page = page(dir.path(), &[profile("runsc", 300), profile("other", 200)]);
+    let mut browser = Browser::open_without_scripts(&page, 1200);
+    assert_eq!(browser.eval("performance.getEntriesByName('altaz-ready').length"), 0);
+    for (drawing, figures) in [("stack", 2), ("growth", 2), ("treemap", 2)] {
+        let drawn = format!(
+            "[...document.querySelectorAll('svg.{drawing}')].filter(s => s.getBoundingClientRect()\
+             .height > 100 && s.querySelector('title').textContent).length"
+        );
+        assert_eq!(browser.eval(&drawn), figures, "{drawing}");
+    }
+    // Every area has its owner's colour or pattern, none the black of what no rule fills.
+    let unfilled = "[...document.querySelectorAll('.stack rect, .treemap rect, .chart rect')]\
+        .filter(r => getComputedStyle(r).fill === 'rgb(0, 0, 0)').length";
+    assert_eq!(browser.eval(unfilled), 0);
+    // What needs a script is not shown, and says where else it is.
+    let shown =
+        "[...document.querySelectorAll('[data-script]')].filter(e => e.offsetHeight).length";
+    assert_eq!(browser.eval(shown), 0);
+    assert!(browser.eval("document.body.innerText").as_str().unwrap().contains("Parquet file"));
+}
+
+#[test]
 fn a_narrow_page_does_not_scroll_sideways() {
     let dir = tempfile::tempdir().unwrap();
     let page = page(dir.path(), &[profile("runsc", 40), profile("other", 30)]);
