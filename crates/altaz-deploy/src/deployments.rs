@@ -1,9 +1,12 @@
 //! The deployments, one file each, and the table of them.
 
 mod container;
+mod guest;
 mod process;
+mod qemu;
 mod qemu_microvm;
 mod runc;
+mod runc_in_qemu;
 mod runsc_systrap;
 
 use std::path::{Path, PathBuf};
@@ -11,8 +14,14 @@ use std::path::{Path, PathBuf};
 use crate::exec::LAB_PATH;
 use crate::{Deployment, Unavailable};
 
-const ALL: &[&dyn Deployment] =
-    &[&process::Process, &runc::Runc, &runsc_systrap::RunscSystrap, &qemu_microvm::QemuMicrovm];
+const ALL: &[&dyn Deployment] = &[
+    &process::Process,
+    &runc::Runc,
+    &runsc_systrap::RunscSystrap,
+    &qemu::Qemu,
+    &qemu_microvm::QemuMicrovm,
+    &runc_in_qemu::RuncInQemu,
+];
 
 /// Every deployment that altaz knows, in the order of reports.
 pub fn all() -> &'static [&'static dyn Deployment] {

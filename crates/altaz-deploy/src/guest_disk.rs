@@ -16,11 +16,18 @@ pub const DISK_SIZE: u64 = 16 << 20;
 pub const SYMBOLS_AT: u64 = 1 << 20;
 /// What the lab writes to the guest's serial console to stop it.
 pub const STOP_REQUEST: &str = "stop\n";
+/// What the lab writes there to be told when a service that a runtime holds has ended.
+pub const STATUS_REQUEST: &str = "status\n";
+/// What the guest prints on its console when its first process has begun.
+pub const GUEST_UP: &str = "altaz: the guest is up\n";
 /// What the guest prints on its console, at the start of a line, when the service ended by itself;
 /// the reason follows on the same line.
 pub const SERVICE_ENDED: &str = "altaz: service ended: ";
 /// Kernel command line word that tells the agent that it is in a guest.
 pub const GUEST_MODE: &str = "altaz.guest=1";
+/// Beginning of a kernel command line word that names a disk by its device, for machines whose disks
+/// have no serial numbers: `altaz.disk.root=/dev/ubda`.
+pub const DISK_WORD: &str = "altaz.disk.";
 
 const JOB_MAGIC: &[u8; 16] = b"altaz guest job\n";
 const SYMBOLS_MAGIC: &[u8; 16] = b"altaz kallsyms\n\n";
@@ -31,12 +38,18 @@ const HEADER: usize = 24;
 pub struct GuestJob {
     /// The service.
     pub spec: ServiceSpec,
-    /// Address of the guest's network interface.
+    /// The deployment that runs the service inside the guest; `None`: a plain process.
+    pub inside: Option<String>,
+    /// Name of the guest's network interface.
+    pub interface: String,
+    /// Address of the service.
     pub ip: String,
     /// Length of the network prefix.
     pub prefix: u8,
     /// Default gateway.
     pub gateway: String,
+    /// MAC address of the service's interface.
+    pub mac: String,
 }
 
 /// Why a slot could not be read or written.

@@ -5,11 +5,15 @@ use std::collections::HashSet;
 use crate::cpio::CpioWriter;
 use crate::error::{LabError, Result};
 use crate::image::LabImage;
+use crate::places;
 
 /// Modules without which the lab does not find its disks and network card.
 const LAB: &[&str] = &["virtio_blk", "virtio_net"];
 /// The same for the guest nested in the lab (virtio over MMIO or PCI).
 const GUEST: &[&str] = &["virtio_mmio", "virtio_blk", "virtio_net"];
+
+/// What a guest that runs containers needs besides: loaded by it alone.
+const NESTED: &[&str] = &["overlay", "bridge", "veth"];
 
 /// Which machine an initrd is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,9 +29,9 @@ pub enum InitrdFor {
 /// # Errors
 /// When the image cannot be read or has not the modules.
 pub fn build(image: &LabImage, agent: &[u8], machine: InitrdFor) -> Result<Vec<u8>> {
-    let wanted = match machine {
-        InitrdFor::Lab => LAB,
-        InitrdFor::Guest => GUEST,
+    let sets: &[(&str, &[&str])] = match machine {
+        InitrdFor::Lab => &[("modules", LAB)],
+        InitrdFor::Guest => &[("modules", GUEST), (places::NESTED_MODULES, NESTED)],
     };
     let tar = image.tar()?;
     let modules_dir = format!("/usr/lib/modules/{}", image.kernel_release());
@@ -36,23 +40,28 @@ pub fn build(image: &LabImage, agent: &[u8], machine: InitrdFor) -> Result<Vec<u
     let builtin = tar.read(&format!("{modules_dir}/modules.builtin"))?;
     let dep = String::from_utf8_lossy(&dep).into_owned();
     let builtin = String::from_utf8_lossy(&builtin).into_owned();
-    let order = load_order(&dep, &builtin, wanted)
-        .map_err(|missing| bad(format!("has no kernel module {missing}")))?;
 
     let mut cpio = CpioWriter::new();
-    for dir in ["dev", "proc", "sys", "modules"] {
+    for dir in ["dev", "proc", "sys"] {
         cpio.directory(dir, 0o755);
     }
     cpio.char_device("dev/console", 0o600, (5, 1));
     cpio.file("init", 0o755, agent);
-    let mut names = String::new();
-    for path in &order {
-        let name = path.rsplit('/').next().unwrap_or(path);
-        cpio.file(&format!("modules/{name}"), 0o644, &tar.read(&format!("{modules_dir}/{path}"))?);
-        names.push_str(name);
-        names.push('\n');
+    for (dir, wanted) in sets {
+        let order = load_order(&dep, &builtin, wanted)
+            .map_err(|missing| bad(format!("has no kernel module {missing}")))?;
+        let dir = dir.trim_start_matches('/');
+        cpio.directory(dir, 0o755);
+        let mut names = String::new();
+        for path in &order {
+            let name = path.rsplit('/').next().unwrap_or(path);
+            let module = tar.read(&format!("{modules_dir}/{path}"))?;
+            cpio.file(&format!("{dir}/{name}"), 0o644, &module);
+            names.push_str(name);
+            names.push('\n');
+        }
+        cpio.file(&format!("{dir}/order"), 0o644, names.as_bytes());
     }
-    cpio.file("modules/order", 0o644, names.as_bytes());
     Ok(cpio.finish())
 }
 

@@ -30,6 +30,8 @@ pub const SERVICE_DISK: &str = "/dev/altaz/service";
 pub const LAB_DIR: &str = "/usr/lib/altaz";
 /// The agent, as a file of the lab.
 pub const AGENT: &str = "/usr/lib/altaz/altaz-agent";
+/// Directory of the guest's initrd with the modules of a guest that runs containers.
+pub const NESTED_MODULES: &str = "/nested-modules";
 /// Initrd of nested guests.
 pub const GUEST_INITRD: &str = "/usr/lib/altaz/guest.img";
 

@@ -88,7 +88,7 @@ fn only_code_that_several_tenants_pass_is_shared() {
         describe(name).layers.into_iter().filter(|l| l.shared).map(|l| l.name).collect()
     };
     assert_eq!(shared("process"), []);
-    for name in ["runc", "runsc-systrap", "qemu-microvm"] {
+    for name in ["runc", "runsc-systrap", "qemu", "qemu-microvm", "runc-in-qemu"] {
         assert_eq!(shared(name), [Layer::HostKernel], "{name}");
     }
 }
@@ -100,8 +100,37 @@ fn the_guest_kernel_is_the_tenant_s_and_the_sentry_is_not() {
     };
     let sentry = info("runsc-systrap", Layer::SandboxKernel);
     assert_eq!((sentry.owner, sentry.ownership_moved), (Owner::Provider, true));
-    let kernel = info("qemu-microvm", Layer::GuestKernel);
-    assert_eq!((kernel.owner, kernel.ownership_moved), (Owner::Tenant, false));
+    for name in ["qemu", "qemu-microvm"] {
+        let kernel = info(name, Layer::GuestKernel);
+        assert_eq!((kernel.owner, kernel.ownership_moved), (Owner::Tenant, false), "{name}");
+    }
+}
+
+#[test]
+fn nesting_a_container_in_a_guest_hands_kernel_and_runtime_back_to_the_tenant() {
+    let moved: Vec<(Layer, Owner)> = describe("runc-in-qemu")
+        .layers
+        .into_iter()
+        .filter(|l| l.ownership_moved)
+        .map(|l| (l.name, l.owner))
+        .collect();
+    assert_eq!(
+        moved,
+        [(Layer::GuestUserland, Owner::Tenant), (Layer::GuestKernel, Owner::Tenant)]
+    );
+    let d = describe("runc-in-qemu");
+    let runc = |machine| layer(&d, user(machine, Origin::Host, "/usr/sbin/runc", ""));
+    assert_eq!(runc(Machine::Guest), Some(Layer::GuestUserland));
+    assert_eq!(runc(Machine::Host), Some(Layer::Vmm), "nothing but the monitor runs on the host");
+}
+
+#[test]
+fn a_guest_s_vdso_is_a_library_of_its_image() {
+    for name in ["qemu", "qemu-microvm", "runc-in-qemu"] {
+        let d = describe(name);
+        let vdso = user(Machine::Guest, Origin::Host, "linux-vdso.so.1", "");
+        assert_eq!(layer(&d, vdso), Some(Layer::Library), "{name}");
+    }
 }
 
 #[test]

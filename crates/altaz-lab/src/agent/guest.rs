@@ -1,8 +1,9 @@
 //! The agent as first process of the guest nested in the lab.
 //!
-//! Its job comes on the second disk: which service, which address. It starts the service on the
-//! first disk, then blocks: one thread on the console for the word to stop, one on the service's
-//! end. At the end it leaves the kernel's symbols on the second disk.
+//! Its job comes on a small disk: which service, which address. It starts the service on the disk of
+//! the service's image, then blocks: one thread on the console for the word to stop, one on the
+//! service's end. At the end it leaves the kernel's symbols on the job's disk. A service that a
+//! container runtime holds inside the guest is the business of [`nested`].
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -15,7 +16,10 @@ use std::thread;
 use std::time::Duration;
 
 use altaz_deploy::exec;
-use altaz_deploy::guest_disk::{self, GuestJob, SERVICE_ENDED, STOP_REQUEST, SYMBOLS_AT};
+use altaz_deploy::ServiceSpec;
+use altaz_deploy::guest_disk::{
+    self, GUEST_UP, GuestJob, SERVICE_ENDED, STATUS_REQUEST, STOP_REQUEST, SYMBOLS_AT,
+};
 use altaz_deploy::launch::{self, Surroundings};
 use altaz_deploy::rootfs::{self, Mounts};
 use flate2::Compression;
@@ -24,7 +28,7 @@ use nix::libc;
 use nix::mount::{MsFlags, mount};
 use nix::unistd::{chdir, chroot};
 
-use super::init;
+use super::{init, nested};
 use crate::netif;
 
 const ROOT: &str = "/newroot";
@@ -42,19 +46,37 @@ struct Plan {
 
 static PLAN: OnceLock<Plan> = OnceLock::new();
 
+/// What the lab writes to the console.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// To say whether the service has ended.
+    Status,
+    /// To stop it and to power off.
+    Stop,
+}
+
 /// Runs the guest; returns when it may power off.
 pub(super) fn run() -> io::Result<()> {
-    let root = init::context(init::disk("root"), "the service's disk")?;
+    console()?.write_all(GUEST_UP.as_bytes())?;
     let disk = init::context(init::disk("job"), "the job's disk")?;
     let mut head = vec![0; SYMBOLS_AT as usize];
     File::open(&disk)?.read_exact(&mut head)?;
     let job = guest_disk::decode_job(&head).map_err(io::Error::other)?;
-    enter_root(&root)?;
-    init::context(network(&job), "setting up the network")?;
+    if job.inside.is_some() {
+        nested::prepare(&job)?;
+    } else {
+        enter_root(&init::context(init::disk("root"), "the service's disk")?)?;
+        init::context(network(&job), "setting up the network")?;
+    }
     if PLAN.set(Plan { job, disk }).is_err() {
         return Err(io::Error::other("a guest has one job"));
     }
     init::serve(work)
+}
+
+/// The console, for what the lab must be told.
+pub(super) fn console() -> io::Result<File> {
+    init::context(File::options().write(true).open(CONSOLE), "opening the console")
 }
 
 fn enter_root(device: &Path) -> io::Result<()> {
@@ -75,18 +97,27 @@ fn enter_root(device: &Path) -> io::Result<()> {
 fn network(job: &GuestJob) -> io::Result<()> {
     let address = |text: &str| text.parse::<Ipv4Addr>().map_err(io::Error::other);
     netif::set_up("lo")?;
-    netif::set_address("eth0", address(&job.ip)?, job.prefix)?;
-    let _ = fs::write("/proc/sys/net/ipv6/conf/eth0/disable_ipv6", "1");
-    netif::set_up("eth0")?;
+    let name = job.interface.as_str();
+    netif::set_address(name, address(&job.ip)?, job.prefix)?;
+    let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1");
+    netif::set_up(name)?;
     netif::add_default_route(address(&job.gateway)?)
 }
 
 /// The child's work: the service from its start to its end.
 fn work() -> io::Result<()> {
     let plan = PLAN.get().ok_or_else(|| io::Error::other("the guest has no job"))?;
-    let mut console = File::options().write(true).open(CONSOLE)?;
-    let spec = &plan.job.spec;
-    let asked = stop_requests()?;
+    let asked = requests()?;
+    match &plan.job.inside {
+        Some(deployment) => nested::work(&plan.job, deployment, &asked)?,
+        None => plain(&plan.job.spec, asked)?,
+    }
+    leave_symbols(&plan.disk)
+}
+
+/// The service as a process of the guest.
+fn plain(spec: &ServiceSpec, asked: Receiver<Asked>) -> io::Result<()> {
+    let mut console = console()?;
     let at = Surroundings { root: "/".into(), log: LOG.into(), ..Surroundings::default() };
     match launch::start(spec, &at) {
         Ok(mut child) => {
@@ -95,7 +126,7 @@ fn work() -> io::Result<()> {
             let (stopping_out, stopping) = channel();
             thread::spawn(move || {
                 // Without a console there is nobody who could ask.
-                if asked.recv().is_ok() {
+                if asked.iter().any(|word| word == Asked::Stop) {
                     let _ = stopping_out.send(());
                     // SAFETY: kill has no memory arguments.
                     unsafe { libc::kill(pid as i32, libc::SIGTERM) };
@@ -114,26 +145,29 @@ fn work() -> io::Result<()> {
         Err(e) => {
             let why = e.to_string().replace('\n', "; ");
             writeln!(console, "\n{SERVICE_ENDED}{why}")?;
-            let _ = asked.recv();
+            asked.iter().find(|word| *word == Asked::Stop);
         }
     }
-    writeln!(console, "\n{}", exec::tail(LOG.as_ref()))?;
-    leave_symbols(&plan.disk)
+    writeln!(console, "\n{}", exec::tail(LOG.as_ref()))
 }
 
-/// The console as a queue: one entry when the lab asks to stop.
-fn stop_requests() -> io::Result<Receiver<()>> {
+/// The console as a queue of what the lab asks.
+fn requests() -> io::Result<Receiver<Asked>> {
     let input = BufReader::new(File::open(CONSOLE)?);
     let (out, requests) = channel();
     thread::spawn(move || {
         for line in input.lines() {
-            match line {
-                Ok(line) if line.trim() == STOP_REQUEST.trim() => {
-                    let _ = out.send(());
-                    return;
-                }
-                Ok(_) => {}
-                Err(_) => return,
+            let Ok(line) = line else { return };
+            let word = line.trim();
+            let asked = if word == STOP_REQUEST.trim() {
+                Asked::Stop
+            } else if word == STATUS_REQUEST.trim() {
+                Asked::Status
+            } else {
+                continue;
+            };
+            if out.send(asked).is_err() || asked == Asked::Stop {
+                return;
             }
         }
     });

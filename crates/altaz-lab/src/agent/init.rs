@@ -13,7 +13,7 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, chdir, chroot, fork, sethostname};
 
-use altaz_deploy::guest_disk::GUEST_MODE;
+use altaz_deploy::guest_disk::{DISK_WORD, GUEST_MODE};
 
 use super::{control, guest, modules, run};
 use crate::netif;
@@ -66,7 +66,7 @@ fn mount_at(source: &str, target: &str, kind: &str, data: Option<&str>) -> io::R
 fn set_up() -> io::Result<()> {
     let root = context(disk("root"), "the lab's root disk")?;
     enter_root(&root)?;
-    mount_the_rest()?;
+    mount_the_rest("altaz-lab")?;
     context(unpack_inputs(), "unpacking the input disk")?;
     for arguments in LAB_MODULES {
         // Absent modules are not fatal here: what needs them says so.
@@ -79,8 +79,13 @@ fn set_up() -> io::Result<()> {
     place_links()
 }
 
-/// The block device whose virtio serial number is `serial`.
+/// The block device whose virtio serial number is `serial`, or that the kernel's command line names
+/// for it where disks have no such numbers.
 pub(super) fn disk(serial: &str) -> io::Result<PathBuf> {
+    let line = fs::read_to_string("/proc/cmdline")?;
+    if let Some(path) = disk_on_command_line(&line, serial) {
+        return Ok(path);
+    }
     for entry in fs::read_dir("/sys/block")? {
         let entry = entry?;
         let found = fs::read_to_string(entry.path().join("serial")).unwrap_or_default();
@@ -91,7 +96,14 @@ pub(super) fn disk(serial: &str) -> io::Result<PathBuf> {
     Err(io::Error::new(io::ErrorKind::NotFound, format!("no disk with serial number {serial:?}")))
 }
 
-fn enter_root(device: &Path) -> io::Result<()> {
+fn disk_on_command_line(line: &str, serial: &str) -> Option<PathBuf> {
+    line.split_whitespace().find_map(|word| {
+        let (name, device) = word.strip_prefix(DISK_WORD)?.split_once('=')?;
+        (name == serial).then(|| device.into())
+    })
+}
+
+pub(super) fn enter_root(device: &Path) -> io::Result<()> {
     fs::create_dir_all("/newroot")?;
     let mounted = mount(Some(device), "/newroot", Some("ext4"), MsFlags::empty(), None::<&str>);
     context(mounted.map_err(io::Error::from), &format!("mounting {} as root", device.display()))?;
@@ -118,7 +130,7 @@ fn enter_root(device: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn mount_the_rest() -> io::Result<()> {
+pub(super) fn mount_the_rest(hostname: &str) -> io::Result<()> {
     mount_at("tmpfs", "/run", "tmpfs", Some("mode=755"))?;
     mount_at("tmpfs", "/tmp", "tmpfs", Some("mode=1777"))?;
     mount_at("devpts", "/dev/pts", "devpts", Some("mode=620,ptmxmode=666"))?;
@@ -135,7 +147,7 @@ fn mount_the_rest() -> io::Result<()> {
         // devtmpfs has none of these; a second agent run would find them.
         let _ = symlink(target, link);
     }
-    sethostname("altaz-lab")?;
+    sethostname(hostname)?;
     Ok(())
 }
 
@@ -224,4 +236,17 @@ fn power_off() {
     let microvm = !Path::new("/sys/firmware/acpi/tables/FACP").exists();
     let mode = if microvm { RebootMode::RB_AUTOBOOT } else { RebootMode::RB_POWER_OFF };
     let _ = reboot(mode);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn disks_without_serial_numbers_are_named_on_the_command_line() {
+        let line = "console=ttyS0 altaz.disk.root=/dev/ubda altaz.disk.job=/dev/ubdb\n";
+        assert_eq!(disk_on_command_line(line, "job"), Some("/dev/ubdb".into()));
+        assert_eq!(disk_on_command_line(line, "guest"), None);
+        assert_eq!(disk_on_command_line("altaz.disk.root", "root"), None);
+    }
 }

@@ -8,6 +8,7 @@ mod control;
 mod guest;
 mod init;
 mod modules;
+mod nested;
 mod run;
 mod service;
 
