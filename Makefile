@@ -5,6 +5,8 @@ STATIC_TARGET := x86_64-unknown-linux-gnu
 RELEASE := target/release
 # Seconds that each fuzz target of `make fuzz` runs.
 FUZZ_SECONDS ?= 60
+# What `make demo` measures; `DEMO=full make demo` measures every deployment.
+QUICK := process,runc,runsc-systrap,qemu-microvm,runc-in-qemu
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build agent demo docs test lint bench validate claims replicate fuzz clean
@@ -28,8 +30,9 @@ agent: setup
 	@cmp -s target/$(STATIC_TARGET)/release/altaz-agent $(RELEASE)/altaz-agent || \
 		cp target/$(STATIC_TARGET)/release/altaz-agent $(RELEASE)/altaz-agent
 
-demo: build ## measure demo/web.toml in every deployment; results in target/demo
-	$(RELEASE)/altaz compare demo/web.toml --dir target/demo -o text -o text=target/demo/compare.txt
+demo: build ## measure demo/web.toml in the quick matrix, with DEMO=full in every deployment; results in target/demo
+	$(RELEASE)/altaz compare demo/web.toml --dir target/demo $(if $(filter full,$(DEMO)),,--deployment $(QUICK)) \
+		-o text -o text=target/demo/compare.txt
 
 test: build ## format, lints, then the three tiers of tests
 	@scripts/test.sh

@@ -102,6 +102,7 @@ fn name(recording: &Recording, bytes: &[u8], index: &PageIndex, symbols: &str) -
             source: None,
         },
         guest_kernel: None,
+        kernel_program: None,
         rules: LayerRules::compile(&rules).expect("rules"),
         roles: Vec::new(),
         host_prefers: Origin::Service,

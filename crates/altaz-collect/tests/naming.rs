@@ -113,6 +113,7 @@ fn names<'a>(recording: &Recording, program: &'a Program, roles: Vec<RoleRule>) 
         }],
         kernel: kernel_code(),
         guest_kernel: Some(kernel_code()),
+        kernel_program: None,
         rules: LayerRules::compile(&rules()).unwrap(),
         roles,
         host_prefers: Origin::Service,

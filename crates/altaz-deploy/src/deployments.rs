@@ -1,13 +1,17 @@
 //! The deployments, one file each, and the table of them.
 
+mod cloud_hypervisor;
 mod container;
+mod firecracker;
 mod guest;
+mod kata;
 mod process;
 mod qemu;
 mod qemu_microvm;
 mod runc;
 mod runc_in_qemu;
 mod runsc_systrap;
+mod uml;
 
 use std::path::{Path, PathBuf};
 
@@ -21,6 +25,10 @@ const ALL: &[&dyn Deployment] = &[
     &qemu::Qemu,
     &qemu_microvm::QemuMicrovm,
     &runc_in_qemu::RuncInQemu,
+    &uml::Uml,
+    &kata::Kata,
+    &firecracker::Firecracker,
+    &cloud_hypervisor::CloudHypervisor,
 ];
 
 /// Every deployment that altaz knows, in the order of reports.
@@ -54,6 +62,23 @@ fn need_path(path: &Path, what: &str, remedy: &str) -> Result<(), Unavailable> {
         return Ok(());
     }
     Err(Unavailable::new(format!("{what} {} is not there", path.display()), remedy))
+}
+
+/// Refuses when files are missing that no package of the lab's distribution has; says all of them.
+fn need_brought(files: &[(&str, &str)]) -> Result<(), Unavailable> {
+    let missing: Vec<String> = files
+        .iter()
+        .filter(|(path, _)| !Path::new(path).exists())
+        .map(|(path, what)| format!("{path} ({what})"))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(Unavailable::new(
+        format!("the lab has no {}", missing.join(", no ")),
+        "no package has them: copy them into the lab by `copy` in a recipe of your own (--recipe), \
+         see docs/adding-a-deployment.md",
+    ))
 }
 
 #[cfg(test)]

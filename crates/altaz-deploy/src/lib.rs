@@ -70,6 +70,11 @@ pub trait Deployment: Sync {
     /// # Errors
     /// What failed; whatever had been set up until then is removed again.
     fn start(&self, lab: &LabEnv, spec: &ServiceSpec) -> Result<Box<dyn Running>, DeployError>;
+    /// Path in the lab of the guest's kernel where that is a program of the host, which the symbols of
+    /// [`Running::guest_kallsyms`] then name.
+    fn guest_kernel_program(&self) -> Option<&'static str> {
+        None
+    }
 }
 
 /// A started service.

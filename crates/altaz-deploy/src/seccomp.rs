@@ -122,10 +122,14 @@ pub fn named_after(function: &str) -> Option<&'static str> {
     Sysno::iter().map(|s| s.name()).find(|name| name.replace('_', "") == plain)
 }
 
+/// Whether x86-64 has a system call of this name.
+pub fn is_syscall(name: &str) -> bool {
+    name.parse::<Sysno>().is_ok()
+}
+
 /// System calls of x86-64 that the default profile lets through, for at least some arguments.
 pub fn permitted_syscalls() -> u32 {
-    let x86_64 = |name: &&str| name.parse::<Sysno>().is_ok();
-    allowed().filter(x86_64).chain(CONDITIONAL.iter().copied()).count() as u32
+    allowed().filter(|name| is_syscall(name)).chain(CONDITIONAL.iter().copied()).count() as u32
 }
 
 /// Name of an x86-64 system call; `syscall N` when the table does not know it.

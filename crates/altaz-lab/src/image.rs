@@ -84,8 +84,7 @@ impl LabImage {
     /// # Errors
     /// When a tool is missing or fails (no network, full disk …); the message holds what it said.
     pub fn ensure(recipe: &Recipe, options: &mut BuildOptions<'_>) -> Result<Self> {
-        let text = serde_json::to_string(recipe).unwrap_or_default();
-        let hash = cache::hash(&[b"lab", &BUILDER_VERSION.to_le_bytes(), text.as_bytes()]);
+        let hash = identity(recipe, &options.interrupt)?;
         let cache = Cache::new(&options.cache);
         let name = format!("lab-{}", &hash[..16]);
         let dir = cache.ensure(&name, options, |dir, options| build_lab(recipe, dir, options))?;
@@ -94,8 +93,7 @@ impl LabImage {
 
     /// The cached image of a recipe, if it was built; builds nothing.
     pub fn cached(recipe: &Recipe, cache: &Path) -> Option<Self> {
-        let text = serde_json::to_string(recipe).unwrap_or_default();
-        let hash = cache::hash(&[b"lab", &BUILDER_VERSION.to_le_bytes(), text.as_bytes()]);
+        let hash = identity(recipe, &Interrupt::new()).ok()?;
         Self::open(&cache.join(format!("lab-{}", &hash[..16]))).ok()
     }
 
@@ -147,6 +145,24 @@ impl LabImage {
     }
 }
 
+/// Hash of everything that goes into a lab image.
+fn identity(recipe: &Recipe, interrupt: &Interrupt) -> Result<String> {
+    let text = serde_json::to_string(recipe).unwrap_or_default();
+    let version = BUILDER_VERSION.to_le_bytes();
+    let mut parts: Vec<&[u8]> = vec![b"lab", &version, text.as_bytes()];
+    let copies: Vec<(PathBuf, String)> = copies(recipe);
+    let files = service::hash_trees(&copies, interrupt)?;
+    // A recipe without copies has the identity that it always had.
+    if !copies.is_empty() {
+        parts.push(&files);
+    }
+    Ok(cache::hash(&parts))
+}
+
+fn copies(recipe: &Recipe) -> Vec<(PathBuf, String)> {
+    recipe.copy.iter().map(|c| (c.from.clone(), c.to.clone())).collect()
+}
+
 fn read_manifest<T: serde::de::DeserializeOwned>(dir: &Path) -> Result<T> {
     let path = dir.join("image.json");
     let bytes = fs::read(&path).map_err(LabError::file("read", &path))?;
@@ -171,7 +187,7 @@ fn build_lab(recipe: &Recipe, dir: &Path, options: &mut BuildOptions<'_>) -> Res
         mirror: &recipe.mirror,
         packages: &recipe.packages,
         exclude: &recipe.exclude,
-        copy: &[],
+        copy: &copies(recipe),
         setup: &recipe.setup,
     };
     build::root_tar(&root, dir, options)?;

@@ -60,6 +60,7 @@ pub fn build(image: &LabImage, agent: &[u8], machine: InitrdFor) -> Result<Vec<u
             names.push_str(name);
             names.push('\n');
         }
+        cpio.file(&format!("{dir}/release"), 0o644, image.kernel_release().as_bytes());
         cpio.file(&format!("{dir}/order"), 0o644, names.as_bytes());
     }
     Ok(cpio.finish())

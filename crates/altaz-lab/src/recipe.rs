@@ -25,9 +25,22 @@ pub struct Recipe {
     /// Globs of paths that packages may not install.
     #[serde(default)]
     pub exclude: Vec<String>,
+    /// Files of the host that no package has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub copy: Vec<Copy>,
     /// Shell lines run in the new root at the end.
     #[serde(default)]
     pub setup: Vec<String>,
+}
+
+/// A file or directory copied into the image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Copy {
+    /// Path on the host; a relative one is relative to the recipe.
+    pub from: PathBuf,
+    /// Absolute path in the lab.
+    pub to: String,
 }
 
 impl Recipe {
@@ -50,7 +63,11 @@ impl Recipe {
 
     fn parse(text: &str, path: &Path) -> Result<Self> {
         let wrong = |message: String| LabError::Recipe { path: PathBuf::from(path), message };
-        let recipe: Self = toml::from_str(text).map_err(|e| wrong(e.to_string()))?;
+        let mut recipe: Self = toml::from_str(text).map_err(|e| wrong(e.to_string()))?;
+        let dir = path.parent().unwrap_or(Path::new(""));
+        for file in &mut recipe.copy {
+            file.from = dir.join(&file.from);
+        }
         if size_in_bytes(&recipe.size).is_none() {
             return Err(wrong(format!("size = {:?} is not a size like \"3G\"", recipe.size)));
         }
@@ -99,6 +116,16 @@ mod tests {
         let text = "suite = \"trixie\"\nmirror = \"m\"\nsize = \"3G\"\npackages = []\ncolour = 1\n";
         let error = Recipe::parse(text, Path::new("r.toml")).unwrap_err().to_string();
         assert!(error.contains("colour") && error.contains("line 5"), "{error}");
+    }
+
+    #[test]
+    fn files_to_copy_are_beside_the_recipe_and_none_changes_no_hash() {
+        let text = "suite = \"trixie\"\nmirror = \"m\"\nsize = \"3G\"\npackages = []\n\
+                    copy = [{ from = \"fc\", to = \"/usr/local/bin/fc\" }]\n";
+        let recipe = Recipe::parse(text, Path::new("/srv/lab/r.toml")).unwrap();
+        assert_eq!(recipe.copy[0].from, Path::new("/srv/lab/fc"));
+        let json = serde_json::to_string(&Recipe::builtin().unwrap()).unwrap();
+        assert!(!json.contains("copy"), "the image of a recipe without copies stays the same");
     }
 
     #[test]

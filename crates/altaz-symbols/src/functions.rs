@@ -9,6 +9,7 @@ use crate::bytes::Budget;
 use crate::claims::{claims, language};
 use crate::debug_lines;
 pub use crate::elf::{BinaryKind, Elf, ExecSegment};
+use crate::kallsyms::Kallsyms;
 use crate::layout::{Claim, Origin, Piece, Region, lay_out, merge};
 use std::sync::Arc;
 
@@ -156,6 +157,20 @@ impl Binary {
         let language = language(&elf, &claims, go);
         let functions = build(&elf, &regions, claims, &mut names)?;
         Ok(Self { build_id: elf.build_id(), kind: elf.kind(), language, segments, functions })
+    }
+
+    /// Takes over the names that a kernel has for its own functions: a kernel that is a program with its
+    /// symbols stripped from the file. The bounds stay those of the file.
+    pub fn name_by(&mut self, symbols: &Kallsyms) {
+        for f in &mut self.functions.list {
+            if f.kind != FunctionKind::Named
+                && let Some(known) = symbols.lookup(f.addr)
+                && known.start == f.addr
+            {
+                f.name = known.name.to_owned();
+                f.kind = FunctionKind::Named;
+            }
+        }
     }
 
     /// Link address of a byte of the file that is in an executable range.

@@ -267,3 +267,22 @@ fn files_that_are_no_programs_are_refused_with_the_reason() {
     assert!(message(b"\x7fELF\x02\x02\x01").contains("little-endian"));
     assert!(message(b"\x7fELF\x02\x01\x01").contains("cut off"));
 }
+
+#[test]
+fn a_stripped_kernel_that_is_a_program_gets_its_names_from_its_own_symbols() {
+    let scratch = Scratch::new();
+    let whole = scratch.compile("own", SAMPLE, &["-O2", "-no-pie"]);
+    let (_, named) = parse(&whole);
+    let careful = named.functions.iter().find(|f| f.name == "careful").unwrap();
+    let (_, mut stripped) = parse(&scratch.strip(&whole));
+    let bare = stripped.functions.find(careful.offset).unwrap();
+    assert!(bare.name.starts_with("sub_"), "{}", bare.name);
+
+    // One symbol at its start, one inside of it, which names nothing.
+    let (start, inside) = (careful.addr, careful.addr + 1);
+    let list = format!("{start:016x} T careful\n{inside:016x} t not_a_start\n");
+    stripped.name_by(&altaz_symbols::Kallsyms::parse(&list).unwrap());
+    let now = stripped.functions.find(careful.offset).unwrap();
+    assert_eq!((now.name.as_str(), now.size), ("careful", careful.size));
+    assert!(!stripped.functions.iter().any(|f| f.name == "not_a_start"));
+}

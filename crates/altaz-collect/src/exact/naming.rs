@@ -75,6 +75,8 @@ pub struct Sources<'a> {
     pub kernel: KernelCode,
     /// Its nested guest's kernel.
     pub guest_kernel: Option<KernelCode>,
+    /// A guest's kernel that is a program of the machine: its path, and its own symbols.
+    pub kernel_program: Option<(String, Kallsyms)>,
     /// Layers.
     pub rules: LayerRules,
     /// Shared binaries.
@@ -345,7 +347,12 @@ impl<'a> Names<'a> {
             .ok_or_else(|| io::Error::other("the page index names a file that it does not have"))?;
         let bytes = (image.read)(file)?;
         // A file that the index took for an ELF file and that does not parse stays without functions.
-        let binary = Binary::parse(&bytes).ok();
+        let mut binary = Binary::parse(&bytes).ok();
+        if let (Some((path, symbols)), Some(binary)) = (&self.sources.kernel_program, &mut binary)
+            && *path == file.path
+        {
+            binary.name_by(symbols);
+        }
         let parts = binary.as_ref().map(part_sizes).unwrap_or_default();
         Ok(LoadedFile {
             path: file.path.as_str().into(),

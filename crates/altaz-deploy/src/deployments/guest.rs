@@ -62,7 +62,7 @@ pub(super) fn kvm_rules(spec: &ServiceSpec, of_the_guest: Option<LayerRule>) -> 
 }
 
 /// What sets up a guest's surroundings on the host.
-const HOST_TOOLS: &[&str] = &["*/ip", "*/kmod", "*/mke2fs"];
+pub(super) const HOST_TOOLS: &[&str] = &["*/ip", "*/kmod", "*/mke2fs"];
 
 /// Boundaries of a KVM guest below its kernel.
 pub(super) fn kvm_boundaries() -> Vec<Boundary> {

@@ -106,12 +106,7 @@ pub(super) fn start(
 }
 
 /// The command line of the guest's QEMU. Pure.
-fn command_line(
-    lab: &LabEnv,
-    machine: Machine,
-    inside: &Inside<'_>,
-    files: &Files,
-) -> Vec<String> {
+fn command_line(lab: &LabEnv, machine: Machine, inside: &Inside<'_>, files: &Files) -> Vec<String> {
     let mut line = vec![PROGRAM.to_owned()];
     let mut add = |option: &str, value: &str| {
         line.push(option.to_owned());

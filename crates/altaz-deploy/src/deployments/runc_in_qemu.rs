@@ -45,8 +45,7 @@ impl Deployment for RuncInQemu {
         for kernel in layers.iter_mut().filter(|l| l.name == Layer::GuestKernel) {
             kernel.ownership_moved = true;
         }
-        let mut userland =
-            layers::layer(Layer::GuestUserland, Owner::Tenant, Sharing::PerTenant);
+        let mut userland = layers::layer(Layer::GuestUserland, Owner::Tenant, Sharing::PerTenant);
         userland.ownership_moved = true;
         let at = layers.iter().position(|l| l.name == Layer::GuestKernel).unwrap_or(layers.len());
         layers.insert(at, userland);
@@ -83,8 +82,7 @@ impl Deployment for RuncInQemu {
 
     fn start(&self, lab: &LabEnv, spec: &ServiceSpec) -> Result<Box<dyn Running>, DeployError> {
         let disk = root_disk(lab)?;
-        let inside =
-            Inside { deployment: Some(INSIDE), own_disk: Some(&disk), mac: Some(CARD) };
+        let inside = Inside { deployment: Some(INSIDE), own_disk: Some(&disk), mac: Some(CARD) };
         qemu::start(lab, spec, Machine::Microvm, &inside)
     }
 }
@@ -127,8 +125,8 @@ fn root_disk(lab: &LabEnv) -> Result<PathBuf, DeployError> {
 /// A program and the files that its loader needs, under the names by which they are asked for.
 fn needed(program: &Path) -> Result<Vec<PathBuf>, DeployError> {
     let loader = Path::new(LOADER);
-    let words = Tool::new([LOADER.to_owned(), "--list".into(), program.display().to_string()])
-        .run()?;
+    let words =
+        Tool::new([LOADER.to_owned(), "--list".into(), program.display().to_string()]).run()?;
     let mut files = vec![program.to_owned(), loader.to_owned()];
     files.extend(libraries(&String::from_utf8_lossy(&words)));
     Ok(files)

@@ -114,10 +114,7 @@ fn nesting_a_container_in_a_guest_hands_kernel_and_runtime_back_to_the_tenant() 
         .filter(|l| l.ownership_moved)
         .map(|l| (l.name, l.owner))
         .collect();
-    assert_eq!(
-        moved,
-        [(Layer::GuestUserland, Owner::Tenant), (Layer::GuestKernel, Owner::Tenant)]
-    );
+    assert_eq!(moved, [(Layer::GuestUserland, Owner::Tenant), (Layer::GuestKernel, Owner::Tenant)]);
     let d = describe("runc-in-qemu");
     let runc = |machine| layer(&d, user(machine, Origin::Host, "/usr/sbin/runc", ""));
     assert_eq!(runc(Machine::Guest), Some(Layer::GuestUserland));

@@ -15,8 +15,8 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
 
-use altaz_deploy::exec;
 use altaz_deploy::ServiceSpec;
+use altaz_deploy::exec;
 use altaz_deploy::guest_disk::{
     self, GUEST_UP, GuestJob, SERVICE_ENDED, STATUS_REQUEST, STOP_REQUEST, SYMBOLS_AT,
 };

@@ -227,14 +227,15 @@ pub(super) fn serve(work: fn() -> io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// Writes everything back and turns the machine off. A machine without a power switch resets,
-/// which its QEMU takes for its end.
+/// Writes everything back and turns the machine off. A machine without a power switch is told by
+/// its command line how to reset, which its monitor takes for its end.
 fn power_off() {
     use nix::sys::reboot::{RebootMode, reboot};
     // SAFETY: sync has no arguments.
     unsafe { libc::sync() };
-    let microvm = !Path::new("/sys/firmware/acpi/tables/FACP").exists();
-    let mode = if microvm { RebootMode::RB_AUTOBOOT } else { RebootMode::RB_POWER_OFF };
+    let line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    let resets = line.split_whitespace().any(|word| word.starts_with("reboot="));
+    let mode = if resets { RebootMode::RB_AUTOBOOT } else { RebootMode::RB_POWER_OFF };
     let _ = reboot(mode);
 }
 

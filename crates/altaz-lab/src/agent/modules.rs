@@ -1,4 +1,7 @@
 //! Loads kernel modules from the initrd in the order the image builder wrote down.
+//!
+//! They are modules of one kernel. Another one (a user-mode Linux, a kernel that came with a monitor)
+//! has the drivers of its own machine built in, and no use for them.
 
 use std::fs::{self, File};
 use std::io;
@@ -17,6 +20,10 @@ pub(super) fn load_all(directory: &Path) -> io::Result<()> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(e) => return Err(e),
     };
+    let release = nix::sys::utsname::uname()?.release().as_encoded_bytes().to_owned();
+    if fs::read(directory.join("release"))? != release {
+        return Ok(());
+    }
     for name in order.lines().filter(|line| !line.is_empty()) {
         load(&directory.join(name))
             .map_err(|e| io::Error::new(e.kind(), format!("loading module {name}: {e}")))?;

@@ -118,6 +118,15 @@ fn identity(image: &Image, interrupt: &Interrupt) -> Result<String> {
     }
 }
 
+/// Hash of files and directories with the paths that they are copied to.
+pub(super) fn hash_trees(copies: &[(PathBuf, String)], interrupt: &Interrupt) -> Result<Vec<u8>> {
+    let mut sha = Sha256::new();
+    for (from, to) in copies {
+        hash_tree(from, Path::new(to), &mut sha, interrupt)?;
+    }
+    Ok(sha.finalize().to_vec())
+}
+
 /// Feeds names, permissions and contents below `from` into the hash, in a fixed order.
 fn hash_tree(from: &Path, as_path: &Path, sha: &mut Sha256, interrupt: &Interrupt) -> Result<()> {
     use std::os::unix::ffi::OsStrExt;

@@ -12,7 +12,7 @@ use altaz_collect::exact::recording::{Purpose, Recording};
 use altaz_deploy::boundary::Counts;
 use altaz_deploy::{Deployment, Description, ServiceSpec, seccomp};
 use altaz_lab::protocol::RequestBody;
-use altaz_profile::rules::{LayerRules, Origin};
+use altaz_profile::rules::{LayerRules, Machine, Origin};
 use altaz_profile::{
     BlindSpot, Boundary, BoundaryEntry, Calibration, Host, Instrument, InstrumentKind, Layer,
     LoadSummary, Manifest, Phase, Profile, SCHEMA,
@@ -388,7 +388,8 @@ impl Measurement<'_> {
             .map(|f| f.start);
         let counted =
             getppid.map_or(0, |start| build::entries_in_calibration(&observed.recording, start));
-        let in_guest = description.layers.iter().any(|l| l.name == Layer::GuestKernel);
+        // A guest kernel that is a program of the host has the service's code on the host too.
+        let in_guest = description.rules.iter().any(|r| r.machine == Some(Machine::Guest));
         let bytes_image = |index, bytes: &'_ [u8]| CodeImage {
             origin: Origin::Host,
             index,
@@ -400,6 +401,13 @@ impl Measurement<'_> {
         let mut vdso = bytes_image(&vdso_index, &observed.vdso);
         // The vDSO is mapped into whoever runs; it belongs to the code that called it.
         vdso.origin = if in_guest { Origin::Host } else { Origin::Service };
+        let of_guest = observed.guest_kallsyms.as_deref().map(|b| symbols(b, "the guest's"));
+        let (guest_kernel, kernel_program) =
+            match (of_guest.transpose()?, self.deployment.guest_kernel_program()) {
+                (Some(symbols), Some(path)) => (None, Some((path.to_owned(), symbols))),
+                (Some(symbols), None) => (Some(kernel(symbols)), None),
+                (None, _) => (None, None),
+            };
         let sources = Sources {
             images: vec![
                 self.parts.service_code.as_source(Origin::Service),
@@ -408,10 +416,8 @@ impl Measurement<'_> {
                 vdso,
             ],
             kernel: host_kernel,
-            guest_kernel: match &observed.guest_kallsyms {
-                Some(bytes) => Some(kernel(symbols(bytes, "the guest's")?)),
-                None => None,
-            },
+            guest_kernel,
+            kernel_program,
             rules: LayerRules::compile(&description.rules)
                 .context("the deployment's layer rules")?,
             roles: description.split_binaries.iter().map(role_rule).collect(),
@@ -556,6 +562,9 @@ fn system_call(layer: Layer, symbol: &str) -> Option<&str> {
     const SENTRY: &str = "gvisor.dev/gvisor/pkg/sentry/syscalls/linux.";
     match layer {
         Layer::SandboxKernel => symbol.strip_prefix(SENTRY).and_then(seccomp::named_after),
+        // A kernel without wrappers around its system calls, as user-mode Linux.
+        Layer::GuestKernel => altaz_symbols::syscall_name(symbol)
+            .or_else(|| symbol.strip_prefix("sys_").filter(|name| seccomp::is_syscall(name))),
         _ => altaz_symbols::syscall_name(symbol),
     }
 }

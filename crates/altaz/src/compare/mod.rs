@@ -74,6 +74,8 @@ pub(crate) fn run(args: &CompareArgs, cx: &Context) -> Result<ExitCode> {
     let mut results = Vec::new();
     let mut functions = Vec::new();
     let mut host = None;
+    // Cannot run here, and nobody asked for them by name: listed, and no gap of the measurement.
+    let mut not_here = Vec::new();
     for deployment in deployments {
         let mut profiles = Vec::new();
         let mut failure = None;
@@ -100,6 +102,9 @@ pub(crate) fn run(args: &CompareArgs, cx: &Context) -> Result<ExitCode> {
                 Err(error) => {
                     let message = crate::exit::message(&error);
                     cx.ui.warn(&format!("{}: {message}", deployment.name()));
+                    if args.deployment.is_empty() && error.is::<altaz_deploy::Unavailable>() {
+                        not_here.push(deployment.name());
+                    }
                     failure = Some(message);
                     break;
                 }
@@ -111,7 +116,8 @@ pub(crate) fn run(args: &CompareArgs, cx: &Context) -> Result<ExitCode> {
     let Some(host) = host else {
         bail!("no deployment could be measured; each one's reason is above");
     };
-    finish(args, cx, &spec.name, host, results, &functions)
+    let told = Told { functions: &functions, not_here: &not_here };
+    finish(args, cx, &spec.name, host, results, &told)
 }
 
 /// The figures of a deployment's recordings, or why there are none.
@@ -133,36 +139,44 @@ fn assessed(
     Ok(result)
 }
 
+/// What the results are told with besides themselves.
+struct Told<'a> {
+    /// Functions of each deployment, for the page.
+    functions: &'a [FunctionTable],
+    /// Deployments that cannot run here and that nobody asked for by name.
+    not_here: &'a [&'a str],
+}
+
 fn finish(
     args: &CompareArgs,
     cx: &Context,
     service: &str,
     host: Host,
     results: Vec<DeploymentResult>,
-    functions: &[FunctionTable],
+    told: &Told<'_>,
 ) -> Result<ExitCode> {
     let result = altaz_assess::compare(service, host, results)?;
     write_file(&args.dir.join("compare.json"), compare_json(&result)?.as_bytes())?;
-    write_file(&args.dir.join("report.html"), compare_html(&result, functions).as_bytes())?;
+    write_file(&args.dir.join("report.html"), compare_html(&result, told.functions).as_bytes())?;
     write_all(&args.output, cx.color, |format, color| {
         Ok(match format {
             Format::Text => compare_text(&result, TextOptions { width: cx.columns(), color }),
             Format::Json => compare_json(&result)?,
-            Format::Html => compare_html(&result, functions),
+            Format::Html => compare_html(&result, told.functions),
         })
     })?;
-    let gaps = gaps(&result);
+    let gaps = gaps(&result, told.not_here);
     for gap in &gaps {
         cx.ui.warn(gap);
     }
     Ok(if gaps.is_empty() { Exit::Fine } else { Exit::Incomplete }.into())
 }
 
-/// What makes the measurement incomplete.
-fn gaps(result: &CompareResult) -> Vec<String> {
+/// What makes the measurement incomplete, besides what cannot run here.
+fn gaps(result: &CompareResult, not_here: &[&str]) -> Vec<String> {
     let mut gaps = Vec::new();
     for d in &result.deployments {
-        if !d.available {
+        if !d.available && !not_here.contains(&d.name.as_str()) {
             let reason = d.reason.as_deref().unwrap_or("no reason known");
             gaps.push(format!("{} was not measured: {reason}", d.name));
         }
