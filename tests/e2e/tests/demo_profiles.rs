@@ -174,9 +174,9 @@ fn every_layer_of_a_machine_is_nearly_completely_seen() {
     let mut judged = 0;
     for machine in machines() {
         let name = &machine.manifest.deployment;
-        let all: Vec<_> = layer_incidences(&machine, Phase::Serve);
+        let all = layer_incidences(&machine, Phase::Serve);
         for layer in [Layer::GuestKernel, Layer::Vmm, Layer::HostKernel] {
-            let (_, incidence) = all.iter().find(|(l, _)| *l == layer).unwrap();
+            let incidence = all.get(&layer).unwrap();
             if incidence.windows() < ENOUGH {
                 continue;
             }

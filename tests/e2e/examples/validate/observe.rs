@@ -291,6 +291,7 @@ impl Observation<'_> {
             ],
             kernel: KernelCode { kallsyms: kallsyms.clone(), build_id: None, source: None },
             guest_kernel: None,
+            kernel_program: None,
             rules: LayerRules::compile(&description.rules)?,
             roles: Vec::new(),
             host_prefers: Origin::Service,
