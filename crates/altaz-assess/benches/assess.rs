@@ -1,4 +1,5 @@
-//! Time to assess a profile of 100,000 functions. The promise is less than a second.
+//! Time to assess a profile of 100,000 functions (the promise is less than a second), and two of them
+//! with their risk (less than two).
 //!
 //! `cargo bench -p altaz-assess`; the answer is asserted before anything is timed.
 
@@ -8,13 +9,16 @@ mod common;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use altaz_assess::{Options, assess};
+use altaz_assess::risk::{Priors, Settings, Subject, assess_risk};
+use altaz_assess::{Contract, Options, assess};
 use altaz_profile::{Layer, Phase, Profile, Unit};
 use common::{Rows, SERVE_WINDOWS, profile};
 use criterion::{Criterion, criterion_group, criterion_main};
 
 const FUNCTIONS: u64 = 100_000;
 const PROMISE: Duration = Duration::from_secs(1);
+/// Two of them with their risk, ranking and sensitivity.
+const RISK_PROMISE: Duration = Duration::from_secs(2);
 
 /// 40,000 functions of the application, 20,000 of the kernel seen while serving, a quarter of them
 /// only sometimes, and as many again that only the start phase needs.
@@ -56,9 +60,42 @@ fn check(p: &Profile) {
     assert!(took < PROMISE, "{FUNCTIONS} functions took {took:?}, promised is {PROMISE:?}");
 }
 
+/// Everything that `altaz assess` does with two such profiles once they are read.
+fn risk(profiles: &[Profile; 2], priors: &Priors) -> altaz_profile::results::risk::RiskResult {
+    let subjects: Vec<Subject> = profiles
+        .iter()
+        .map(|p| {
+            let result = assess(p, &Options::default()).expect("the profile is sound");
+            let contract = Contract::preset("managed-containers").expect("a preset");
+            Subject::measured(p, &result, &contract, priors)
+        })
+        .collect();
+    assess_risk("web", &subjects, priors, &Settings::default())
+}
+
+fn check_risk(profiles: &[Profile; 2], priors: &Priors) {
+    let start = Instant::now();
+    let r = risk(profiles, priors);
+    let took = start.elapsed();
+    assert_eq!(r.deployments[0].vap.functions, 60_000);
+    assert!(r.pairs.iter().all(|p| p.smaller.is_none()), "the same code twice: undecided");
+    assert!(took < RISK_PROMISE, "two profiles took {took:?}, promised is {RISK_PROMISE:?}");
+}
+
 fn bench(c: &mut Criterion) {
     let p = large();
     check(&p);
+    let priors = Priors::built_in().expect("sound");
+    let mut twin = p.clone();
+    twin.manifest.deployment = "crun".into();
+    let both = [p.clone(), twin];
+    check_risk(&both, &priors);
+    let mut risks = c.benchmark_group("risk");
+    risks.sample_size(10);
+    risks.bench_function("two profiles of 100,000 functions", |b| {
+        b.iter(|| risk(black_box(&both), &priors));
+    });
+    risks.finish();
     let mut group = c.benchmark_group("assess");
     group.sample_size(20);
     group.bench_function("100,000 functions", |b| {

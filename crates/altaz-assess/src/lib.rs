@@ -9,16 +9,21 @@
 //!
 //! The values themselves are [`altaz_profile::results`].
 
+pub mod advise;
 mod assess;
 pub mod claims;
 mod compare;
 mod complete;
 mod components;
+pub mod contract;
 mod diff;
 mod error;
 mod escape;
 mod functions;
+mod place;
 mod repeats;
+pub mod risk;
+pub mod scenario;
 mod select;
 mod sums;
 #[cfg(test)]
@@ -26,9 +31,11 @@ mod testing;
 
 pub use assess::{assess, report};
 pub use compare::{basis, comparable, compare};
+pub use contract::Contract;
 pub use diff::{Named, diff};
 pub use error::{AssessError, Difference, NotComparable};
 pub use functions::{functions, mark_vulnerabilities};
+pub use place::{Problem, Problems};
 pub use repeats::{assess_repeats, repeats};
 
 /// A function counts as rare below this share of the serve windows.

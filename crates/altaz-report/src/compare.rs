@@ -5,6 +5,7 @@ use altaz_profile::results::{CompareResult, DeploymentResult, Vap};
 use crate::TextOptions;
 use crate::number::{UNDEFINED, count, kb, kb_opt, percent};
 use crate::parts;
+use crate::risk::risk_section;
 use crate::style::{Span, Style};
 use crate::table::{Align, Cell, Column, Row, Table, across, cell, labels, numbers, plain, words};
 
@@ -19,6 +20,9 @@ pub fn compare_text(result: &CompareResult, options: TextOptions) -> String {
     header(&mut out, result, options);
     layers(&mut out, result, options);
     summary(&mut out, result, options);
+    if let Some(risk) = &result.risk {
+        risk_section(&mut out, risk, options);
+    }
     blind_spots(&mut out, result, options);
     notes(&mut out, result, options);
     out

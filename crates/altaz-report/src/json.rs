@@ -2,6 +2,7 @@
 //! the end. An undefined figure is `null`.
 
 use altaz_profile::results::diff::DiffResult;
+use altaz_profile::results::risk::{AdviceResult, ModelResult, RiskResult};
 use altaz_profile::results::{CompareResult, ProfileReport};
 use serde::Serialize;
 use thiserror::Error;
@@ -41,6 +42,30 @@ pub fn profile_json(report: &ProfileReport) -> Result<String, ReportError> {
 /// When the values have no JSON form (no value that altaz makes).
 pub fn diff_json(result: &DiffResult) -> Result<String, ReportError> {
     pretty(result, &result.b.service)
+}
+
+/// JSON form of a risk assessment.
+///
+/// # Errors
+/// When the values have no JSON form (no value that altaz makes).
+pub fn assess_json(result: &RiskResult) -> Result<String, ReportError> {
+    pretty(result, &result.service)
+}
+
+/// JSON form of a what-if.
+///
+/// # Errors
+/// When the values have no JSON form (no value that altaz makes).
+pub fn model_json(result: &ModelResult) -> Result<String, ReportError> {
+    pretty(result, &result.scenario)
+}
+
+/// JSON form of a decision table.
+///
+/// # Errors
+/// When the values have no JSON form (no value that altaz makes).
+pub fn advice_json(result: &AdviceResult) -> Result<String, ReportError> {
+    pretty(result, "advice")
 }
 
 fn pretty<T: Serialize>(value: &T, service: &str) -> Result<String, ReportError> {

@@ -11,17 +11,23 @@ mod compare;
 mod diff;
 mod html;
 mod json;
+mod model;
 mod number;
 mod parts;
 mod profile;
+mod risk;
 mod style;
 mod table;
 
 pub use compare::compare_text;
 pub use diff::diff_text;
 pub use html::{compare_html, diff_html, profile_html};
-pub use json::{ReportError, compare_json, diff_json, profile_json};
+pub use json::{
+    ReportError, advice_json, assess_json, compare_json, diff_json, model_json, profile_json,
+};
+pub use model::{advice_text, model_text};
 pub use profile::profile_text;
+pub use risk::{assess_text, risk_section};
 
 /// The narrowest text that is drawn: a terminal of fewer columns wraps by itself.
 pub const MIN_WIDTH: usize = 80;

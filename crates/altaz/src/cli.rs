@@ -69,6 +69,10 @@ pub enum Verb {
     Compare(CompareArgs),
     /// Print recorded profiles
     Report(ReportArgs),
+    /// Say whose problem each part of recorded profiles is, how bad, and how sure that is
+    Assess(AssessArgs),
+    /// Ask what would be if: owners, patch windows, languages, guards, nesting
+    Model(ModelArgs),
     /// Record the code that a running service traverses on this machine, in place
     Record(RecordArgs),
     /// Say what is new and what is gone between two profiles, and what may be concluded from it
@@ -162,6 +166,109 @@ pub struct ReportArgs {
     /// they name
     #[arg(long, value_name = "FILE")]
     pub triage: Option<PathBuf>,
+}
+
+/// How risk is assessed.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "How risk is assessed")]
+pub struct RiskArgs {
+    /// Who must remediate what: a file, or one of bare-metal, iaas-vm, managed-containers,
+    /// serverless-sandbox, container-in-vm; for one deployment with its name before it; repeatable
+    /// [default: the one that fits each deployment's layers]
+    #[arg(long, value_name = "[DEPLOYMENT=]FILE|PRESET")]
+    pub contract: Vec<String>,
+    /// Ranges of the assumptions, with their sources [default: the built-in ones]
+    #[arg(long, value_name = "FILE")]
+    pub priors: Option<PathBuf>,
+    /// Seed of the random numbers: the same seed gives the same output
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub seed: u64,
+    /// Draws of each assumption
+    #[arg(long, default_value_t = 4000, value_name = "N", value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
+    pub draws: u32,
+}
+
+/// Arguments of `altaz assess`.
+#[derive(Debug, Args)]
+pub struct AssessArgs {
+    /// Profiles (NAME.altaz), or directories of them
+    #[arg(required = true, value_name = "FILE|DIR")]
+    pub files: Vec<PathBuf>,
+    /// How.
+    #[command(flatten)]
+    pub risk: RiskArgs,
+    /// Print each assumption with its source, and which figure contradicts which statement of the
+    /// literature
+    #[arg(long)]
+    pub explain: bool,
+    /// Form of the result, and its file: text or json; repeatable [default: text on standard output]
+    #[arg(short, long, value_name = "FORMAT[=FILE]")]
+    pub output: Vec<Output>,
+}
+
+/// Arguments of `altaz model`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_precedence_over_arg = true)]
+pub struct ModelArgs {
+    /// What to do instead.
+    #[command(subcommand)]
+    pub verb: Option<ModelVerb>,
+    /// Scenarios (NAME.toml) and profiles (NAME.altaz), or directories of them; without a profile the
+    /// scenarios' own deployments are put side by side
+    #[arg(value_name = "FILE|DIR")]
+    pub files: Vec<PathBuf>,
+    /// What is different.
+    #[command(flatten)]
+    pub changes: ChangeArgs,
+    /// How.
+    #[command(flatten)]
+    pub risk: RiskArgs,
+    /// Print each assumption with its source, and how statements of the literature fare
+    #[arg(long)]
+    pub explain: bool,
+    /// Form of the result, and its file: text or json; repeatable [default: text on standard output]
+    #[arg(short, long, value_name = "FORMAT[=FILE]")]
+    pub output: Vec<Output>,
+}
+
+/// The commands of `altaz model`.
+#[derive(Debug, Subcommand)]
+pub enum ModelVerb {
+    /// Print decisions for a tenant and for a provider, with the assumption that decides each
+    Advise(AssessArgs),
+}
+
+/// What is different, without a scenario file.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "What is different")]
+pub struct ChangeArgs {
+    /// Somebody else must remediate a layer: tenant, provider or nobody; repeatable, as all of these
+    #[arg(long, value_name = "LAYER=WHO")]
+    pub owner: Vec<String>,
+    /// Another patch window of a layer, or of all layers of the tenant or provider
+    #[arg(long, value_name = "LAYER|OWNER=DAYS")]
+    pub window: Vec<String>,
+    /// How many times ordinary defects are looked for
+    #[arg(long, value_name = "LAYER=TIMES")]
+    pub search: Vec<String>,
+    /// Fewer or more defects in the same code
+    #[arg(long, value_name = "LAYER[:COMPONENT]=FACTOR")]
+    pub density: Vec<String>,
+    /// The same in another language: c, cpp, go or rust
+    #[arg(long, value_name = "LAYER[:COMPONENT]=LANGUAGE")]
+    pub rewrite: Vec<String>,
+    /// Components that are not there
+    #[arg(long, value_name = "LAYER:COMPONENT")]
+    pub remove: Vec<String>,
+    /// Fewer entry points of a boundary
+    #[arg(long, value_name = "BOUNDARY=N")]
+    pub narrow: Vec<String>,
+    /// Fewer entry points, by a filter with so much code of its own
+    #[arg(long, value_name = "BOUNDARY=N[:KB]")]
+    pub guard: Vec<String>,
+    /// Nested in a virtual machine
+    #[arg(long)]
+    pub nest: bool,
 }
 
 /// Arguments of `altaz diff`.

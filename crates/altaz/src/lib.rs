@@ -3,6 +3,7 @@
 //! The only crate that knows clap and anyhow. It joins the other crates and decides nothing that a
 //! profile or an assessment should decide.
 
+mod assess;
 pub mod cli;
 pub mod compare;
 pub mod config;
@@ -12,6 +13,7 @@ pub mod exit;
 mod join;
 mod lab;
 pub mod load;
+mod model;
 pub mod output;
 pub mod process;
 mod record;
@@ -42,6 +44,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             Verb::Lab(args) => lab::run(args, &cx),
             Verb::Compare(args) => compare::run(args, &cx),
             Verb::Report(args) => report::run(args, &cx),
+            Verb::Assess(args) => assess::run(args, &cx),
+            Verb::Model(args) => model::run(args, &cx),
             Verb::Diff(args) => diff::run(args, &cx),
             Verb::Join(args) => join::run(args, &cx),
             Verb::Record(args) => record::run(args, &cx),

@@ -24,6 +24,7 @@ use anyhow::{Context as _, Result, bail};
 use self::images::ImageCode;
 use self::measure::Measurement;
 use self::session::Parts;
+use crate::assess;
 use crate::cli::{CompareArgs, Context};
 use crate::exit::{Exit, UsageError};
 use crate::lab;
@@ -72,7 +73,7 @@ pub(crate) fn run(args: &CompareArgs, cx: &Context) -> Result<ExitCode> {
     let requests = args.requests.unwrap_or(spec.load.requests);
     let mut clock = Clock::new(deployments.len() as u32 * args.repeat, &spec, requests, args.rate);
     let mut results = Vec::new();
-    let mut functions = Vec::new();
+    let mut measured = Vec::new();
     let mut host = None;
     // Cannot run here, and nobody asked for them by name: listed, and no gap of the measurement.
     let mut not_here = Vec::new();
@@ -110,13 +111,16 @@ pub(crate) fn run(args: &CompareArgs, cx: &Context) -> Result<ExitCode> {
                 }
             }
         }
-        functions.extend(profiles.first().map(altaz_assess::functions));
-        results.push(assessed(deployment, &profiles, failure)?);
+        let result = assessed(deployment, &profiles, failure)?;
+        if let Some(first) = profiles.into_iter().next() {
+            measured.push((first, result.clone()));
+        }
+        results.push(result);
     }
     let Some(host) = host else {
         bail!("no deployment could be measured; each one's reason is above");
     };
-    let told = Told { functions: &functions, not_here: &not_here };
+    let told = Told { measured: &measured, not_here: &not_here };
     finish(args, cx, &spec.name, host, results, &told)
 }
 
@@ -141,8 +145,8 @@ fn assessed(
 
 /// What the results are told with besides themselves.
 struct Told<'a> {
-    /// Functions of each deployment, for the page.
-    functions: &'a [FunctionTable],
+    /// First recording of each deployment and its figures, for the risk and the page.
+    measured: &'a [(Profile, DeploymentResult)],
     /// Deployments that cannot run here and that nobody asked for by name.
     not_here: &'a [&'a str],
 }
@@ -155,14 +159,17 @@ fn finish(
     results: Vec<DeploymentResult>,
     told: &Told<'_>,
 ) -> Result<ExitCode> {
-    let result = altaz_assess::compare(service, host, results)?;
+    let mut result = altaz_assess::compare(service, host, results)?;
+    result.risk = Some(assess::of_measured(service, told.measured)?);
+    let functions: Vec<FunctionTable> =
+        told.measured.iter().map(|(profile, _)| altaz_assess::functions(profile)).collect();
     write_file(&args.dir.join("compare.json"), compare_json(&result)?.as_bytes())?;
-    write_file(&args.dir.join("report.html"), compare_html(&result, told.functions).as_bytes())?;
+    write_file(&args.dir.join("report.html"), compare_html(&result, &functions).as_bytes())?;
     write_all(&args.output, cx.color, |format, color| {
         Ok(match format {
             Format::Text => compare_text(&result, TextOptions { width: cx.columns(), color }),
             Format::Json => compare_json(&result)?,
-            Format::Html => compare_html(&result, told.functions),
+            Format::Html => compare_html(&result, &functions),
         })
     })?;
     let gaps = gaps(&result, told.not_here);

@@ -1,0 +1,113 @@
+//! The order of the deployments when size is counted in one way or another: a ranking without its
+//! weighting is no result.
+
+use altaz_profile::Owner;
+use altaz_profile::results::risk::{Figure, WeightedValue, Weighting};
+
+use super::code::Item;
+use super::priors::Priors;
+use super::subject::Subject;
+
+/// Bytes of machine code for each decision, for the complexity-like weight.
+const BYTES_PER_DECISION: f64 = 24.0;
+
+type Weight<'p> = Box<dyn Fn(&Item) -> Option<f64> + 'p>;
+
+/// All weightings.
+pub(crate) fn weightings(subjects: &[Subject], priors: &Priors) -> Vec<Weighting> {
+    let lines =
+        |i: &Item| Some(i.bytes as f64 / priors.distribution(i.language.bytes_per_line()).at(0.0));
+    let all: [(&str, &str, Weight<'_>); 5] = [
+        (
+            "functions",
+            "distinct functions (nabla-measurements, 2018; HAP studies count so)",
+            Box::new(|i: &Item| Some(i.functions as f64)),
+        ),
+        (
+            "bytes",
+            "machine code of the traversed functions (Lock-in-Pop and kernel-reduction work count code size)",
+            Box::new(|i: &Item| Some(i.bytes as f64)),
+        ),
+        (
+            "covered bytes",
+            "of it, bytes that were executed",
+            Box::new(|i: &Item| i.covered.map(|c| c as f64)),
+        ),
+        (
+            "lines",
+            "source lines, estimated from the bytes at the median bytes per line of each language (VEE 2020 counts lines)",
+            Box::new(lines),
+        ),
+        (
+            "complexity",
+            "1 for each function and 1 for every 24 bytes of it: stands for the cyclomatic complexity of nabla-measurements, as a profile holds no branches",
+            Box::new(|i: &Item| Some(i.functions as f64 + i.bytes as f64 / BYTES_PER_DECISION)),
+        ),
+    ];
+    let mut found: Vec<Weighting> = Vec::new();
+    for (name, what, weight) in &all {
+        let values = subjects.iter().map(|s| value(s, weight)).collect::<Option<Vec<_>>>();
+        let missing = values.is_none().then(|| {
+            "the instrument of a recording does not know how many bytes were executed".to_owned()
+        });
+        let values = values.unwrap_or_default();
+        let first = found.first().map(|w| w.values.clone()).unwrap_or_default();
+        let differs_in = Figure::ALL
+            .into_iter()
+            .filter(|&f| !values.is_empty() && order(&values, f) != order(&first, f))
+            .filter(|_| !first.is_empty())
+            .collect();
+        found.push(Weighting {
+            name: (*name).into(),
+            what: (*what).into(),
+            missing,
+            values,
+            differs_in,
+        });
+    }
+    found.push(Weighting {
+        name: "epss".into(),
+        what: "expected exploited vulnerabilities among the known ones in traversed code (FIRST)"
+            .into(),
+        missing: Some("no triage was given".into()),
+        values: Vec::new(),
+        differs_in: Vec::new(),
+    });
+    found
+}
+
+fn value(subject: &Subject, weight: &Weight<'_>) -> Option<WeightedValue> {
+    let mut v = WeightedValue {
+        deployment: subject.name.clone(),
+        tenant_vap: 0.0,
+        total_vap: 0.0,
+        hap: 0.0,
+    };
+    for layer in &subject.layers {
+        for item in &layer.items {
+            let w = weight(item)?;
+            if !layer.outside {
+                v.total_vap += w;
+            }
+            if !layer.outside && layer.terms.owner == Some(Owner::Tenant) {
+                v.tenant_vap += w;
+            }
+            if layer.info.shared {
+                v.hap += w;
+            }
+        }
+    }
+    Some(v)
+}
+
+/// Deployments from the smallest on.
+fn order(values: &[WeightedValue], figure: Figure) -> Vec<&str> {
+    let of = |v: &WeightedValue| match figure {
+        Figure::TenantVap => v.tenant_vap,
+        Figure::TotalVap => v.total_vap,
+        Figure::Hap => v.hap,
+    };
+    let mut order: Vec<&WeightedValue> = values.iter().collect();
+    order.sort_by(|a, b| of(a).total_cmp(&of(b)).then_with(|| a.deployment.cmp(&b.deployment)));
+    order.into_iter().map(|v| v.deployment.as_str()).collect()
+}

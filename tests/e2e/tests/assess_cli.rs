@@ -1,0 +1,190 @@
+//! `altaz assess` and `altaz model` on profiles that the test writes: exit codes, forms, mistakes that
+//! are named while the rest goes on.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::Path;
+
+use altaz_e2e::{altaz_in, repository};
+use altaz_profile::*;
+use serde_json::Value;
+
+/// A minute of serving: so many functions of the application and of the kernel.
+fn profile(deployment: &str, app: u64, kernel: u64) -> Profile {
+    let windows: Vec<Window> = (0..120_u64)
+        .map(|i| Window {
+            phase: Phase::Serve,
+            start_ns: i * 500_000_000,
+            end_ns: (i + 1) * 500_000_000,
+            lost_events: 0,
+        })
+        .collect();
+    let unit = |layer, binary: &str, offset: u64| Unit {
+        layer,
+        binary: binary.into(),
+        build_id: Some("c0ffee".into()),
+        symbol: format!("tcp_function_{offset}").into(),
+        offset: offset * 256,
+        size: 200,
+        covered: Some(100),
+        file: None,
+        line: None,
+        phase: Phase::Serve,
+        context: Context::Any,
+        first_window: 0,
+        windows: (0..120).collect(),
+        evidence: Evidence::Exercised,
+    };
+    let units = (0..app)
+        .map(|i| unit(Layer::App, "/usr/bin/app", i))
+        .chain((0..kernel).map(|i| unit(Layer::HostKernel, "kernel", i)))
+        .collect();
+    let shared = deployment != "process";
+    let owner = if shared { Owner::Provider } else { Owner::Tenant };
+    let layer =
+        |name, owner, shared| LayerInfo { name, owner, shared, ownership_moved: false, code: None };
+    let manifest = Manifest {
+        schema: SCHEMA.into(),
+        tool_version: "0.1.0".into(),
+        recorded_at: "2026-11-24T08:00:00Z".into(),
+        service: "web".into(),
+        deployment: deployment.into(),
+        instrument: Instrument { kind: InstrumentKind::Exact, detail: "test".into() },
+        host: Host { kernel: "6.12.0".into(), arch: "x86_64".into(), cpu: "test".into(), cpus: 2 },
+        image_id: "image".into(),
+        layers: vec![
+            layer(Layer::App, Owner::Tenant, false),
+            layer(Layer::HostKernel, owner, shared),
+        ],
+        boundaries: vec![Boundary {
+            name: "syscall".into(),
+            from: Layer::App,
+            to: Layer::HostKernel,
+            permitted: Some(300),
+            exercised: Some(30),
+            entries: vec![],
+            permitted_entries: vec![],
+            guard: None,
+        }],
+        windows,
+        load: None,
+        blind_spots: vec![],
+        calibration: Some(Calibration { what: "getppid".into(), made: 1000, counted: 1000 }),
+        posture: vec![],
+        notes: vec![],
+    };
+    Profile { manifest, units }
+}
+
+fn two(dir: &Path) {
+    for (name, app, kernel) in [("process", 300, 280), ("runc", 300, 310)] {
+        file::write(&profile(name, app, kernel), &dir.join(format!("{name}.altaz"))).unwrap();
+    }
+}
+
+#[test]
+fn assess_prints_owners_intervals_and_probabilities_and_the_same_seed_the_same_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    two(dir.path());
+    let text = altaz_in(dir.path(), &["assess", ".", "--explain", "--draws", "500"]);
+    text.expect(0, &[]);
+    for part in [
+        "90 % intervals",
+        "seed 1",
+        "tenant",
+        "provider",
+        "undecided",
+        "density.memory.c",
+        "Google",
+    ] {
+        assert!(text.stdout.contains(part), "{part} in {}", text.stdout);
+    }
+    let json = |seed: &str| {
+        let args = [
+            "assess",
+            "process.altaz",
+            "runc.altaz",
+            "-o",
+            "json",
+            "--seed",
+            seed,
+            "--draws",
+            "500",
+        ];
+        altaz_in(dir.path(), &args).expect(0, &[]).stdout.clone()
+    };
+    let first = json("7");
+    assert_eq!(first, json("7"));
+    assert_ne!(first, json("8"));
+    let value: Value = serde_json::from_str(&first).unwrap();
+    assert_eq!((&value["schema"], &value["seed"]), (&"altaz.assess/1".into(), &7.into()));
+    let hap = |i: usize| value["deployments"][i]["hap"]["exposure"]["high"].as_f64().unwrap();
+    assert!(hap(0) == 0.0 && hap(1) > 0.0);
+    assert_eq!(value["deployments"][1]["contract"], "managed containers");
+}
+
+#[test]
+fn mistakes_are_named_with_their_places_and_the_rest_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    two(dir.path());
+    let mut empty = profile("crun", 0, 0);
+    empty.units.clear();
+    file::write(&empty, &dir.path().join("crun.altaz")).unwrap();
+    let contract = "title = \"ours\"\n[layer.host-kernal]\nowner = \"tenant\"\n[layer.host-kernel]\n\
+                    patch_window_days = -5\nowner = \"nobody\"\n";
+    std::fs::write(dir.path().join("contract.toml"), contract).unwrap();
+    let ran =
+        altaz_in(dir.path(), &["assess", ".", "--contract", "contract.toml", "--draws", "200"]);
+    ran.expect(
+        4,
+        &[
+            "crun.altaz",
+            "contract.toml:2:8: there is no layer `host-kernal`",
+            "-5 days makes no sense",
+        ],
+    );
+    assert!(ran.stdout.contains("nobody"), "the rest is used: {}", ran.stdout);
+
+    altaz_in(dir.path(), &["assess", "crun.altaz"]).expect(1, &["no profile can be assessed"]);
+    altaz_in(dir.path(), &["assess", "runc.altaz", "--contract", "iaas"])
+        .expect(2, &["no contract `iaas`", "iaas-vm"]);
+    std::fs::write(dir.path().join("p.toml"), "name = \"mine\"\n").unwrap();
+    altaz_in(dir.path(), &["assess", "runc.altaz", "--priors", "p.toml"])
+        .expect(2, &["p.toml", "`lifetime` is missing"]);
+}
+
+#[test]
+fn models_of_the_essay_stand_side_by_side_and_what_ifs_change_a_profile() {
+    let dir = tempfile::tempdir().unwrap();
+    two(dir.path());
+    let scenarios = repository().join("demo/scenarios");
+    let scenarios = scenarios.to_str().unwrap();
+    let alone = altaz_in(dir.path(), &["model", scenarios, "--draws", "200", "--explain"]);
+    alone.expect(0, &[]);
+    for name in ["physical", "login", "hypervisor", "nested", "sandbox", "enclave"] {
+        assert!(alone.stdout.contains(name), "{name}");
+    }
+    let changed = altaz_in(
+        dir.path(),
+        &[
+            "model",
+            "runc.altaz",
+            "--rewrite",
+            "app=rust",
+            "--window",
+            "provider=3",
+            "--draws",
+            "200",
+        ],
+    );
+    changed.expect(0, &[]);
+    assert!(changed.stdout.contains("rewritten in rust") && changed.stdout.contains("new λ"));
+    altaz_in(dir.path(), &["model", "runc.altaz"]).expect(2, &["nothing to model"]);
+    altaz_in(dir.path(), &["model", "runc.altaz", "--rewrite", "vmm=rust", "--draws", "200"])
+        .expect(4, &["no layer vmm"]);
+    let advice = altaz_in(dir.path(), &["model", "advise", ".", "--draws", "200"]);
+    advice.expect(0, &[]);
+    for part in ["For a tenant", "For a provider", "what decides"] {
+        assert!(advice.stdout.contains(part), "{part} in {}", advice.stdout);
+    }
+}
