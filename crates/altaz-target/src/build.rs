@@ -35,7 +35,8 @@ pub(crate) fn build(roots: &Roots, world: &World, found: Found) -> Result<Target
     let emulated = roles
         .iter()
         .filter(|(_, role)| **role == Role::Vmm)
-        .any(|(pid, _)| vmm::uses_kvm(roots, *pid) == Some(false));
+        .filter_map(|(pid, _)| world.snapshot.get(*pid))
+        .any(|task| vmm::emulates(roots, task));
     let facts = Facts { roles: roles.values().copied().collect(), emulated };
     let d = describe::describe(&deployment, &facts);
     notes.splice(0..0, d.notes);

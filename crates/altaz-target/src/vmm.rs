@@ -79,10 +79,31 @@ pub(crate) fn by_name(task: &Task) -> Option<VmmKind> {
     })
 }
 
-/// Whether the guest's CPUs are the host's own (KVM); otherwise they are emulated.
-pub(crate) fn uses_kvm(roots: &Roots, pid: u32) -> Option<bool> {
-    let files = process::open_files(roots, pid);
-    (!files.is_empty()).then(|| files.iter().any(|(_, link)| link.starts_with(KVM_VM)))
+/// Whether the guest's CPUs are emulated instead of the host's own: no virtual machine of KVM is open. One
+/// that was told to use KVM, and nothing else, opens it a moment after its start, or ends.
+pub(crate) fn emulates(roots: &Roots, task: &Task) -> bool {
+    let files = process::open_files(roots, task.pid);
+    !files.is_empty()
+        && !files.iter().any(|(_, link)| link.starts_with(KVM_VM))
+        && !told_to_use_kvm(task)
+}
+
+/// Whether QEMU's command line allows KVM only.
+fn told_to_use_kvm(task: &Task) -> bool {
+    let mut accelerators = Vec::new();
+    let words = || task.argv.iter().map(String::as_str);
+    for (option, value) in words().zip(words().skip(1).chain([""])) {
+        match option.trim_start_matches('-') {
+            "enable-kvm" => accelerators.push("kvm"),
+            "accel" => accelerators.extend(value.split(',').next()),
+            "M" | "machine" => {
+                let parts = value.split(',').filter_map(|part| part.strip_prefix("accel="));
+                accelerators.extend(parts.flat_map(|list| list.split(':')));
+            }
+            _ => {}
+        }
+    }
+    !accelerators.is_empty() && accelerators.iter().all(|a| *a == "kvm")
 }
 
 /// What a thread of a followed process does.
@@ -317,6 +338,21 @@ mod tests {
             (found[1].kind, found[1].all()),
             (VmmKind::Qemu, [200, 302, 303, 402, 403].into())
         );
+    }
+
+    #[test]
+    fn a_monitor_that_was_told_to_use_kvm_is_no_emulator_before_it_has_opened_it() {
+        let told = |line: &str| {
+            let argv = line.split(' ').map(str::to_owned).collect();
+            told_to_use_kvm(&Task { argv, ..Task::default() })
+        };
+        assert!(told("qemu -M microvm,rtc=on -accel kvm -smp 1"));
+        assert!(told("qemu -enable-kvm"));
+        assert!(told("qemu -machine type=q35,accel=kvm"));
+        assert!(!told("qemu -machine q35,accel=kvm:tcg"));
+        assert!(!told("qemu -accel kvm -accel tcg"));
+        assert!(!told("qemu -accel tcg,thread=multi"));
+        assert!(!told("qemu -M q35"));
     }
 
     #[test]
