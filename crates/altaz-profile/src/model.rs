@@ -209,7 +209,7 @@ pub struct Manifest {
     pub posture: Vec<Posture>,
     /// What the machine's clocks showed when the recording began. Since 1.2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub clock: Option<Clock>,
+    pub clock: Option<MachineClock>,
     /// Things a reader must know (workarounds applied, models), one sentence each.
     pub notes: Vec<String>,
 }
@@ -217,7 +217,7 @@ pub struct Manifest {
 /// What a machine's clocks showed at the origin of a recording's windows, for putting recordings of
 /// two machines side by side.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Clock {
+pub struct MachineClock {
     /// `CLOCK_REALTIME`, ns since 1970.
     pub realtime_ns: u64,
     /// `CLOCK_MONOTONIC`, ns.

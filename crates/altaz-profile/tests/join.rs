@@ -6,7 +6,8 @@ mod common;
 
 use altaz_profile::ops::{JoinError, join, without_guest};
 use altaz_profile::{
-    BlindSpot, Clock, Context, InstrumentKind, Layer, LayerInfo, Owner, Phase, Profile, Window,
+    BlindSpot, Context, InstrumentKind, Layer, LayerInfo, MachineClock, Owner, Phase, Profile,
+    Window,
 };
 
 const SECOND: u64 = 1_000_000_000;
@@ -33,7 +34,7 @@ fn recording(deployment: &str, realtime_s: u64, layers: Vec<LayerInfo>, seen: &[
             lost_events: 1,
         })
         .collect();
-    p.manifest.clock = Some(Clock {
+    p.manifest.clock = Some(MachineClock {
         realtime_ns: realtime_s * SECOND,
         monotonic_ns: 5,
         ahead_of_host_ns: None,

@@ -82,7 +82,8 @@ fn msrs(list: &[u32]) -> Permitted {
         let named = move |way| vm_exit::msr(register, way);
         [(read, Direction::Read), (write, Direction::Write)]
             .into_iter()
-            .filter_map(move |(is, way)| is.then(|| named(way)))
+            .filter(|(is, _)| *is)
+            .map(move |(_, way)| named(way))
     });
     let mut all = Permitted::new(
         "msr",

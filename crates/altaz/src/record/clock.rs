@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use altaz_profile::Clock;
+use altaz_profile::MachineClock;
 use rustix::time::{ClockId, DynamicClockId, Timespec, clock_gettime, clock_gettime_dynamic};
 
 /// Name of the clock through which a KVM guest sees its host's (`drivers/ptp/ptp_kvm_common.c`).
@@ -13,7 +13,7 @@ const HOSTS_CLOCK: &str = "KVM virtual PTP";
 const READINGS: usize = 16;
 
 /// The clocks at a moment of `CLOCK_MONOTONIC`, ns.
-pub(crate) fn at(origin_ns: u64) -> Clock {
+pub(crate) fn at(origin_ns: u64) -> MachineClock {
     let now = || ns(clock_gettime(ClockId::Realtime));
     let monotonic = ns(clock_gettime(ClockId::Monotonic));
     let realtime = now();
@@ -23,7 +23,7 @@ pub(crate) fn at(origin_ns: u64) -> Clock {
         let host = || clock_gettime_dynamic(DynamicClockId::Dynamic(file.as_fd())).ok().map(ns);
         distance(&now, &host)
     });
-    Clock {
+    MachineClock {
         realtime_ns: u64::try_from(realtime - since).unwrap_or(0),
         monotonic_ns: origin_ns,
         ahead_of_host_ns: distance.and_then(|(ahead, _)| i64::try_from(ahead).ok()),
