@@ -14,6 +14,7 @@ use super::need_program;
 use crate::guest_disk::GUEST_MODE;
 use crate::layers;
 use crate::net::Tap;
+use crate::permitted::monitor;
 use crate::{DeployError, Deployment, Description, LabEnv, Running, ServiceSpec, Unavailable};
 
 /// The deployment.
@@ -122,6 +123,9 @@ fn command_line(lab: &LabEnv, machine: Machine, inside: &Inside<'_>, files: &Fil
     }
     add("-display", "none");
     add("-serial", "stdio");
+    // Asked what it emulates once everything else was recorded.
+    let [option, socket] = monitor::options(&lab.run);
+    add(&option, &socket);
     add("-kernel", &lab.guest_kernel.display().to_string());
     add("-initrd", &lab.guest_initrd.display().to_string());
     // Without a keyboard controller's reset or ACPI, a triple fault ends the guest.

@@ -1,0 +1,187 @@
+//! One deployment of one service: the live instrument, then the published method, each under the
+//! service's own load from outside.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use altaz::compare::session::{Parts, Session};
+use altaz::load::{ReadyCheck, ServiceLoad, wait_ready};
+use altaz_deploy::ServiceSpec;
+use altaz_lab::protocol::RequestBody;
+use altaz_lab::{LabVm, places};
+use altaz_profile::{Context, Layer, file};
+
+use crate::Result;
+
+const ALTAZ: &str = "/usr/local/bin/altaz";
+const TIMEOUT: Option<Duration> = Some(Duration::from_secs(600));
+const ADDRESS: IpAddr = IpAddr::V4(places::SERVICE_ADDRESS);
+/// Requests before anything counts.
+const WARM_UP: u64 = 20;
+
+/// What was measured of a deployment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Measured {
+    /// Host-kernel functions of the live instrument, tasks and kernel workers.
+    pub live: u64,
+    /// Events that it lost.
+    pub live_lost: u64,
+    /// Unique functions in the published method's trace.
+    pub published: u64,
+    /// Events in its buffer at the end, and events that had been overwritten before.
+    pub events: u64,
+    /// The latter.
+    pub overrun: u64,
+}
+
+/// Boots, starts, records.
+pub fn run(
+    parts: &Parts<'_>,
+    spec: &ServiceSpec,
+    deployment: &str,
+    altaz: &Path,
+) -> Result<Measured> {
+    let session = Session::boot(parts, Vec::new())?;
+    let vm = &session.vm;
+    vm.put_file(ALTAZ, 0o755, &std::fs::read(altaz)?)?;
+    let body = RequestBody::DeployStart {
+        deployment: deployment.into(),
+        spec: serde_json::to_value(spec)?,
+    };
+    let (answer, _) = vm.call("start the service", body, &[], TIMEOUT)?;
+    if let Some(why) = answer.get("unavailable") {
+        return Err(format!("not available: {why}").into());
+    }
+    let check = ReadyCheck::of(spec, ADDRESS);
+    in_netns(parts, || wait_ready(&check, &|| None).map(drop).map_err(|e| e.to_string()))?;
+    load(parts, spec, WARM_UP)?;
+    let (live, live_lost) = live(parts, spec, vm)?;
+    let (published, events, overrun) = published(parts, spec, vm)?;
+    let (_, off) = session.finish();
+    off?;
+    Ok(Measured { live, live_lost, published, events, overrun })
+}
+
+fn in_netns<T: Send>(
+    parts: &Parts<'_>,
+    what: impl FnOnce() -> std::result::Result<T, String> + Send,
+) -> Result<T> {
+    let netns = parts.netns.clone();
+    let done = std::thread::scope(|scope| {
+        let inside = move || {
+            netns.enter().map_err(|e| e.to_string())?;
+            what()
+        };
+        scope.spawn(inside).join()
+    });
+    Ok(done.map_err(|_| "a thread died")??)
+}
+
+fn load(parts: &Parts<'_>, spec: &ServiceSpec, requests: u64) -> Result<()> {
+    let load = ServiceLoad::new(spec, ADDRESS, requests, None);
+    in_netns(parts, move || {
+        let report = load.run(&|| None, &|_| ()).map_err(|e| e.to_string())?;
+        match report.error_summary() {
+            Some(errors) if report.error_count() > 0 => Err(format!("requests failed: {errors}")),
+            _ => Ok(()),
+        }
+    })
+}
+
+/// Shell words that set `pids` to the processes of the deployment: all that are neither the agent's
+/// nor the kernel's nor this shell's.
+const PIDS: &str = "pids=
+for d in /proc/[0-9]*; do
+    p=${d#/proc/}
+    [ \"$p\" != 1 ] && [ \"$p\" != $$ ] && [ -n \"$(readlink $d/exe)\" ] || continue
+    case $(readlink $d/exe) in */sh|*/dash|*/sleep|*altaz*) continue ;; esac
+    pids=\"$pids $p\"
+done
+[ -n \"$pids\" ] || { echo 'no process of the deployment was found' >&2; exit 1; }
+";
+
+fn live(parts: &Parts<'_>, spec: &ServiceSpec, vm: &LabVm) -> Result<(u64, u64)> {
+    let script = format!(
+        "{PIDS}
+         set -- $pids
+         {ALTAZ} record --pid $1 --phase serve --duration 1000s -o /tmp/live.altaz \
+             >/tmp/altaz.log 2>&1 </dev/null &
+         altaz=$!
+         tries=0
+         until grep -q 'everything is armed' /tmp/altaz.log || [ $tries -ge 120 ]; do
+             kill -0 $altaz || {{ cat /tmp/altaz.log >&2; exit 1; }}
+             tries=$((tries + 1))
+             sleep 1
+         done
+         echo armed
+         read line
+         kill -INT $altaz
+         wait $altaz
+         cat /tmp/altaz.log"
+    );
+    let run = || load(parts, spec, spec.load.requests);
+    let (loaded, _) = vm.script_while(&script, TIMEOUT, run)?;
+    loaded?;
+    let dir = tempfile::tempdir()?;
+    let local = dir.path().join("live.altaz");
+    std::fs::write(&local, vm.get_file("/tmp/live.altaz")?)?;
+    let profile = file::read(&local)?;
+    let own = |c: Context| matches!(c, Context::Task | Context::KernelWorker);
+    let functions: BTreeSet<_> = profile
+        .units
+        .iter()
+        .filter(|u| u.layer == Layer::HostKernel && own(u.context))
+        .map(|u| (u.binary.clone(), u.offset))
+        .collect();
+    let lost = profile.manifest.windows.iter().map(|w| w.lost_events).sum();
+    Ok((functions.len() as u64, lost))
+}
+
+/// The published method, as it was described.
+fn published(parts: &Parts<'_>, spec: &ServiceSpec, vm: &LabVm) -> Result<(u64, u64, u64)> {
+    let script = format!(
+        "{PIDS}
+         for p in $pids; do taskset -a -c -p 0 $p >/dev/null 2>&1; done
+         cd /sys/kernel/tracing || exit 1
+         echo nop >current_tracer
+         echo 1 >tracing_cpumask
+         echo 0 >options/funcgraph-irqs
+         echo function_graph >current_tracer
+         echo >trace
+         echo 1 >tracing_on
+         echo armed
+         read line
+         echo 0 >tracing_on
+         grep -E '^(entries|overrun):' per_cpu/cpu0/stats
+         sed -n 's/.*[|] *\\([A-Za-z_][A-Za-z0-9_.]*\\)().*/function: \\1/p' per_cpu/cpu0/trace | sort -u
+         echo nop >current_tracer"
+    );
+    let run = || load(parts, spec, spec.load.requests);
+    let (loaded, said) = vm.script_while(&script, TIMEOUT, run)?;
+    loaded?;
+    parse(&said).ok_or_else(|| format!("the trace was not understood: {said}").into())
+}
+
+/// Unique functions, events that were kept and events that were overwritten.
+fn parse(said: &str) -> Option<(u64, u64, u64)> {
+    let number = |name: &str| {
+        let line = said.lines().find_map(|l| l.strip_prefix(name))?;
+        line.trim().parse::<u64>().ok()
+    };
+    let functions = said.lines().filter(|l| l.starts_with("function: ")).count();
+    Some((functions as u64, number("entries:")?, number("overrun:")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn functions_and_losses_are_read_from_what_the_script_says() {
+        let said = "armed\nentries: 12\noverrun: 3456\nfunction: vfs_read\nfunction: vfs_write\n";
+        assert_eq!(parse(said), Some((2, 12, 3456)));
+        assert_eq!(parse("function: vfs_read\n"), None);
+    }
+}
