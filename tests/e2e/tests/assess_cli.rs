@@ -70,6 +70,7 @@ fn profile(deployment: &str, app: u64, kernel: u64) -> Profile {
         load: None,
         blind_spots: vec![],
         calibration: Some(Calibration { what: "getppid".into(), made: 1000, counted: 1000 }),
+        clock: None,
         posture: vec![],
         notes: vec![],
     };
