@@ -12,6 +12,7 @@ use altaz_report::{
 };
 use anyhow::Context as _;
 
+use crate::assess;
 use crate::cli::{Context, ReportArgs};
 use crate::exit::Exit;
 use crate::output::{Format, write_all};
@@ -36,7 +37,7 @@ pub(crate) fn run(args: &ReportArgs, cx: &Context) -> anyhow::Result<ExitCode> {
     if let Some(triage) = &args.triage {
         known::join(triage, &mut functions)?;
     }
-    let comparison = together.then(|| side_by_side(&profiles, &options)).transpose()?;
+    let comparison = together.then(|| side_by_side(profiles, &options)).transpose()?;
     write_all(&args.output, cx.color, |format, color| {
         let parts: Vec<String> = match format {
             Format::Text => {
@@ -60,24 +61,31 @@ pub(crate) fn run(args: &ReportArgs, cx: &Context) -> anyhow::Result<ExitCode> {
 
 /// Several recordings as a comparison, as `altaz compare` makes it of its own: those of the same
 /// deployment are repeats of each other.
-fn side_by_side(profiles: &[Profile], options: &Options) -> anyhow::Result<CompareResult> {
-    let mut names: Vec<&str> = Vec::new();
+fn side_by_side(profiles: Vec<Profile>, options: &Options) -> anyhow::Result<CompareResult> {
+    let mut of_deployment: Vec<Vec<Profile>> = Vec::new();
     for profile in profiles {
-        if !names.contains(&profile.manifest.deployment.as_str()) {
-            names.push(&profile.manifest.deployment);
+        let name = &profile.manifest.deployment;
+        let same = of_deployment
+            .iter_mut()
+            .find(|of| of.first().is_some_and(|p| p.manifest.deployment == *name));
+        match same {
+            Some(same) => same.push(profile),
+            None => of_deployment.push(vec![profile]),
         }
     }
-    let mut results = Vec::new();
-    for name in names {
-        let same: Vec<&Profile> =
-            profiles.iter().filter(|p| p.manifest.deployment == name).collect();
-        let result = altaz_assess::assess_repeats(&same, options)
-            .with_context(|| format!("cannot assess the recordings of {name} together"))?;
-        results.push(result);
+    let (mut results, mut measured) = (Vec::new(), Vec::new());
+    for same in of_deployment {
+        let all: Vec<&Profile> = same.iter().collect();
+        let result = altaz_assess::assess_repeats(&all, options)
+            .context("cannot assess the recordings of one deployment together")?;
+        results.push(result.clone());
+        measured.extend(same.into_iter().next().map(|first| (first, result)));
     }
-    let first = profiles.first().context("a report needs a profile")?;
+    let (first, _) = measured.first().context("a report needs a profile")?;
     let (service, host) = (first.manifest.service.clone(), first.manifest.host.clone());
-    Ok(altaz_assess::compare(&service, host, results)?)
+    let mut result = altaz_assess::compare(&service, host, results)?;
+    result.risk = Some(assess::of_measured(&service, &measured)?);
+    Ok(result)
 }
 
 /// One profile is an object, several are an array of them.

@@ -282,8 +282,8 @@ fn findings(risk: &RiskResult) -> Markup {
                 @for d in &risk.deployments {
                     @for f in &d.findings {
                         li {
-                            b { (t(&d.name)) ", " (f.layer) ": " (kind_words(f.kind)) } ". "
-                            (t(&f.what)) " " span class="dim" { (t(&f.evidence)) }
+                            b { (t(&d.name)) ", " (f.layer) ": " (kind_words(f.kind)) } ": "
+                            (t(&f.what)) span class="dim" { " (" (t(&f.evidence)) ")" }
                         }
                     }
                 }
