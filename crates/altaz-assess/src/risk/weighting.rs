@@ -20,12 +20,12 @@ pub(crate) fn weightings(subjects: &[Subject], priors: &Priors) -> Vec<Weighting
     let all: [(&str, &str, Weight<'_>); 5] = [
         (
             "functions",
-            "distinct functions (nabla-measurements, 2018; HAP studies count so)",
+            "distinct functions, as nabla-measurements counts",
             Box::new(|i: &Item| Some(i.functions as f64)),
         ),
         (
             "bytes",
-            "machine code of the traversed functions (Lock-in-Pop and kernel-reduction work count code size)",
+            "machine code of the traversed functions",
             Box::new(|i: &Item| Some(i.bytes as f64)),
         ),
         (
@@ -35,7 +35,7 @@ pub(crate) fn weightings(subjects: &[Subject], priors: &Priors) -> Vec<Weighting
         ),
         (
             "lines",
-            "source lines, estimated from the bytes at the median bytes per line of each language (VEE 2020 counts lines)",
+            "source lines, estimated from the bytes at the median bytes per line of each language",
             Box::new(lines),
         ),
         (
