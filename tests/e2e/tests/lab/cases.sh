@@ -1,0 +1,138 @@
+#!/bin/sh
+# Runs in the lab, as root: everything that tests/record_cases_lab.rs checks, one section after the other.
+# A section leaves what it saw in /root/out/SECTION: logs, exit codes, profiles. Nothing is judged here.
+#   cases.sh [SECTION…]
+set -u
+T=/sys/kernel/tracing
+CG=/sys/fs/cgroup
+OUT=/root/out
+altaz=/root/altaz
+mkdir -p $OUT
+
+section() {
+    S=$OUT/$1
+    mkdir -p "$S"
+    cd "$S" || exit 1
+    echo "$1 at $(cut -d' ' -f1 /proc/uptime)" | tee -a $OUT/times
+}
+# record NAME ARGUMENTS…: exit code in NAME.rc, messages in NAME.log, profile in NAME.altaz.
+record() {
+    name=$1
+    shift
+    timeout -k 10 90 $altaz record -o "$name.altaz" "$@" >"$name.out" 2>"$name.log" </dev/null
+    echo $? >"$name.rc"
+    echo "  $name ended with $(cat "$name.rc") at $(cut -d" " -f1 /proc/uptime)"
+}
+# wait_for COMMAND…: tries for a minute.
+wait_for() {
+    for _ in $(seq 600); do
+        "$@" >/dev/null 2>&1 && return
+        sleep 0.1
+    done
+    echo "never: $*" >>$OUT/trouble
+}
+armed() { grep -q '^recording' "$1.log"; }
+running() { redis-cli -p "$1" ping | grep -q PONG; }
+small() {
+    section small
+    record small -p "$REDIS" --buffer 64 --duration 3s
+}
+
+hotplug() {
+    section hotplug
+    record hotplug -p "$REDIS" --duration 8s &
+    wait_for armed hotplug
+    sleep 2
+    echo 0 >/sys/devices/system/cpu/cpu1/online
+    echo $? >offline.rc
+    sleep 2
+    echo 1 >/sys/devices/system/cpu/cpu1/online
+    wait $!
+    redis-cli ping >ping 2>&1
+}
+
+readonly_tracefs() {
+    section readonly
+    mount -o remount,ro $T
+    record readonly -p "$REDIS" --duration 3s
+    mount -o remount,rw $T
+}
+
+# What is not there.
+gone() {
+    section gone
+    sleep 0 &
+    echo $! >pid
+    wait $!
+    record process -p "$(cat pid)" --duration 3s
+    record cgroup --cgroup $CG/no-such-cgroup --duration 3s
+    record container --container no-such-container --duration 3s
+}
+
+LOOP='while :; do cat /proc/self/status >/dev/null; uname >/dev/null; sleep 0.3; done'
+bundle() {
+    mkdir -p "/root/bundle/$1"
+    (cd "/root/bundle/$1" && rm -f config.json && runc spec)
+    perl -0pi -e 's/"args": \[.*?\]/"args": ["\/bin\/sh", "\/loop"]/s; s/"terminal": true/"terminal": false/;
+        s/"path": "rootfs"/"path": "\/root\/fs"/' "/root/bundle/$1/config.json"
+}
+
+containers() {
+    section containers
+    mkdir -p /root/fs/bin /root/fs/proc /root/fs/dev /root/fs/sys /root/fs/tmp /root/fs/etc
+    cp "$(command -v busybox)" /root/fs/bin/busybox
+    echo "$LOOP" >/root/fs/loop
+    for n in sh cat sleep uname id; do ln -sf busybox /root/fs/bin/$n; done
+    for runtime in runc crun; do
+        bundle $runtime
+        $runtime run -d --bundle /root/bundle/$runtime in-$runtime </dev/null >$runtime.start 2>&1
+        echo $? >>$runtime.start
+    done
+    podman --cgroup-manager cgroupfs run -d --name in-podman --network none --rootfs /root/fs /bin/sh /loop \
+        </dev/null >podman.start 2>podman.err
+    echo $? >>podman.start
+    bundle runsc
+    mkdir -p $CG/runsc
+    (
+        echo 0 >$CG/runsc/cgroup.procs
+        exec runsc --platform=systrap --network=none --ignore-cgroups run -detach -bundle /root/bundle/runsc in-runsc \
+            </dev/null >runsc.start 2>&1
+    )
+    echo $? >>runsc.start
+    for runtime in runc crun podman; do
+        record $runtime --container in-$runtime --duration 4s
+    done
+    record runsc --container in-runsc --duration 6s
+    # One that dies while it is recorded, called by its id.
+    record podman-dies --container "$(head -c 12 podman.start)" --duration 60s &
+    RECORD=$!
+    wait_for armed podman-dies
+    sleep 2
+    podman --cgroup-manager cgroupfs rm -f -t 0 in-podman >podman.rm 2>&1
+    wait $RECORD
+    runsc kill in-runsc KILL 2>/dev/null
+    for runtime in runc crun; do
+        $runtime kill in-$runtime KILL
+    done
+    sleep 0.5
+    for runtime in runc crun; do
+        $runtime delete -f in-$runtime 2>/dev/null
+    done
+    runsc delete -force in-runsc 2>/dev/null
+}
+
+# Source directories come from the kernel's image; without it functions are named in half the time.
+rm -f /boot/vmlinuz-*
+mountpoint -q $T || mount -t tracefs tracefs $T
+redis-server --save '' --appendonly no --port 6379 --daemonize yes >/dev/null
+wait_for running 6379
+# Some hundred requests a second: the lab is emulated, and altaz shall have its share of it.
+(while :; do
+    redis-benchmark -q -c 2 -n 200 -t set,get,lpush >/dev/null 2>&1
+    sleep 0.3
+done) &
+REDIS=$(pidof redis-server)
+for section in ${*:-small hotplug readonly_tracefs gone containers}; do
+    $section
+done
+tar -C /root -cf /root/out.tar out
