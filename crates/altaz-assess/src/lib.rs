@@ -28,6 +28,7 @@ mod select;
 mod sums;
 #[cfg(test)]
 mod testing;
+mod triage;
 
 pub use assess::{assess, report};
 pub use compare::{basis, comparable, compare};
@@ -37,6 +38,7 @@ pub use error::{AssessError, Difference, NotComparable};
 pub use functions::{functions, mark_vulnerabilities};
 pub use place::{Problem, Problems};
 pub use repeats::{assess_repeats, repeats};
+pub use triage::{Known, triage};
 
 /// A function counts as rare below this share of the serve windows.
 pub const STEADY_SHARE: f64 = 0.05;

@@ -73,6 +73,7 @@ pub fn profile() -> Profile {
             calibration: Some(Calibration { what: "getppid".into(), made: 1000, counted: 1000 }),
             clock: None,
             posture: vec![],
+            packages: vec![],
             notes: vec![],
         },
         units: vec![],

@@ -6,9 +6,12 @@
 pub mod completeness;
 #[cfg(feature = "file")]
 pub mod file;
+pub mod inventory;
 pub mod model;
 pub mod ops;
 pub mod results;
 pub mod rules;
+pub mod version;
+pub mod vulnerability;
 
 pub use model::*;

@@ -3,10 +3,11 @@
 //! Pure values. No file format (that is [`crate::file`]) and no statistics
 //! (that is [`crate::completeness`]).
 
-use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+
+use crate::inventory::Place;
 
 /// Schema identifier of the manifest that this version writes: `altaz.profile/MAJOR.MINOR`.
 /// Readers refuse another major number.
@@ -27,8 +28,10 @@ macro_rules! names {
                 match text { $($text => Some(Self::$variant),)+ _ => None }
             }
         }
-        impl fmt::Display for $ty {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.pad(self.as_str()) }
+        impl ::std::fmt::Display for $ty {
+            fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
+                f.pad(self.as_str())
+            }
         }
     };
 }
@@ -210,6 +213,9 @@ pub struct Manifest {
     /// What the machine's clocks showed when the recording began. Since 1.2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock: Option<MachineClock>,
+    /// What was installed, so far as it was looked at. Since 1.2.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub packages: Vec<Place>,
     /// Things a reader must know (workarounds applied, models), one sentence each.
     pub notes: Vec<String>,
 }

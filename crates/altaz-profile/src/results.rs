@@ -9,6 +9,7 @@
 pub mod diff;
 pub mod functions;
 pub mod risk;
+pub mod triage;
 
 use serde::{Deserialize, Serialize};
 

@@ -3,6 +3,7 @@
 
 use altaz_profile::results::diff::DiffResult;
 use altaz_profile::results::risk::{AdviceResult, ModelResult, RiskResult};
+use altaz_profile::results::triage::TriageResult;
 use altaz_profile::results::{CompareResult, ProfileReport};
 use serde::Serialize;
 use thiserror::Error;
@@ -66,6 +67,15 @@ pub fn model_json(result: &ModelResult) -> Result<String, ReportError> {
 /// When the values have no JSON form (no value that altaz makes).
 pub fn advice_json(result: &AdviceResult) -> Result<String, ReportError> {
     pretty(result, "advice")
+}
+
+/// JSON form of a triage.
+///
+/// # Errors
+/// When the values have no JSON form (no value that altaz makes).
+pub fn triage_json(result: &TriageResult) -> Result<String, ReportError> {
+    let service = result.profiles.first().map_or("", |p| p.service.as_str());
+    pretty(result, service)
 }
 
 fn pretty<T: Serialize>(value: &T, service: &str) -> Result<String, ReportError> {

@@ -18,16 +18,21 @@ mod profile;
 mod risk;
 mod style;
 mod table;
+mod triage;
+mod vex;
 
 pub use compare::compare_text;
 pub use diff::diff_text;
 pub use html::{compare_html, diff_html, profile_html};
 pub use json::{
     ReportError, advice_json, assess_json, compare_json, diff_json, model_json, profile_json,
+    triage_json,
 };
 pub use model::{advice_text, model_text};
 pub use profile::profile_text;
 pub use risk::{assess_text, risk_section};
+pub use triage::triage_text;
+pub use vex::{OpenVexForm, VexOptions, cyclonedx, openvex};
 
 /// The narrowest text that is drawn: a terminal of fewer columns wraps by itself.
 pub const MIN_WIDTH: usize = 80;

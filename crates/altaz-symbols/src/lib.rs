@@ -11,6 +11,7 @@
 //! | [`eh_frame`], [`gopclntab`] | the tables of stripped binaries | function bounds (Go: names and lines too) |
 //! | [`kallsyms`] | `/proc/kallsyms` | kernel functions, modules, the KASLR slide |
 //! | [`kernel_image`], [`source_map`] | `vmlinuz` | the ELF image in it; functions → source files |
+//! | [`module_symbols`] | a kernel module (`.ko`) | names of its functions |
 //! | [`pages`], [`blocks`] | ELF files of an image | code pages by content |
 
 pub mod blocks;
@@ -26,6 +27,7 @@ pub mod kallsyms;
 pub mod kernel_image;
 mod layout;
 mod lz4;
+pub mod module_symbols;
 pub mod names;
 pub mod pages;
 mod parts;

@@ -81,6 +81,104 @@ pub enum Verb {
     Join(JoinArgs),
     /// Report code and system calls that a service has not used before, as it happens
     Watch(WatchArgs),
+    /// Import known vulnerabilities as they are published
+    Feeds(FeedsArgs),
+    /// Say what known vulnerabilities mean for recorded profiles
+    Triage(TriageArgs),
+    /// List installed packages and what the kernel was built from, for triage
+    Inventory(InventoryArgs),
+}
+
+/// Arguments of `altaz feeds`.
+#[derive(Debug, Args)]
+pub struct FeedsArgs {
+    /// Directory of the imported feeds [default: feeds in the cache directory]
+    #[arg(long, global = true, env = "ALTAZ_FEEDS", value_name = "DIR")]
+    pub feeds: Option<PathBuf>,
+    /// What to do with them.
+    #[command(subcommand)]
+    pub verb: FeedsVerb,
+}
+
+/// The commands of `altaz feeds`.
+#[derive(Debug, Subcommand)]
+pub enum FeedsVerb {
+    /// Take feeds from files or directories: CVE JSON 5, .dyad, OSV, RustSec, Debian's tracker, EPSS,
+    /// KEV, and lines of functions
+    Import(FeedsImportArgs),
+    /// Fetch them from their publishers (needs a network and curl)
+    Update(FeedsUpdateArgs),
+    /// Say what was imported
+    List,
+}
+
+/// Arguments of `altaz feeds import`.
+#[derive(Debug, Args)]
+pub struct FeedsImportArgs {
+    /// Files, or directories of them
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+}
+
+/// Arguments of `altaz feeds update`.
+#[derive(Debug, Args)]
+pub struct FeedsUpdateArgs {
+    /// Feeds to fetch, separated by commas; repeatable [default: all]
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub feed: Vec<String>,
+}
+
+/// Arguments of `altaz triage`.
+#[derive(Debug, Args)]
+pub struct TriageArgs {
+    /// Profiles (NAME.altaz)
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Directory of the imported feeds [default: feeds in the cache directory]
+    #[arg(long, env = "ALTAZ_FEEDS", value_name = "DIR")]
+    pub feeds: Option<PathBuf>,
+    /// What was installed [default: inventory.json beside the profile, else the profile's own list]
+    #[arg(long, value_name = "FILE")]
+    pub inventory: Option<PathBuf>,
+    /// Form of the result, and its file: text, json, openvex, openvex-early or cyclonedx; repeatable
+    /// [default: text on standard output]
+    #[arg(short, long, value_name = "FORMAT[=FILE]")]
+    pub output: Vec<crate::triage::TriageOutput>,
+    /// Findings listed per profile, the most urgent first; other forms hold all
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    pub top: usize,
+    /// Also list what is fixed or not present
+    #[arg(long)]
+    pub all: bool,
+    /// Author named in VEX documents
+    #[arg(long, default_value = "altaz", value_name = "NAME")]
+    pub author: String,
+    /// Exit with 3 when a vulnerability is open in code that was traversed
+    #[arg(long)]
+    pub check: bool,
+}
+
+/// Arguments of `altaz inventory`.
+#[derive(Debug, Args)]
+pub struct InventoryArgs {
+    /// Root file system of the host: a directory or a tar archive of one
+    #[arg(long, default_value = "/", value_name = "ROOT")]
+    pub host: PathBuf,
+    /// Root file system of the service, where it has one of its own
+    #[arg(long, value_name = "ROOT")]
+    pub service: Option<PathBuf>,
+    /// Symbols of a boot of the host's kernel [default: /proc/kallsyms for this machine]
+    #[arg(long, value_name = "FILE")]
+    pub kallsyms: Option<PathBuf>,
+    /// Release of the host's kernel [default: this machine's, or the only one of the root]
+    #[arg(long, value_name = "RELEASE")]
+    pub release: Option<String>,
+    /// Also list the functions of every module, loaded or not: what proves that code is not there
+    #[arg(long)]
+    pub functions: bool,
+    /// The inventory [default: standard output]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
 }
 
 /// Arguments of `altaz doctor`.

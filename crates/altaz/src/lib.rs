@@ -10,6 +10,8 @@ pub mod config;
 mod diff;
 mod doctor;
 pub mod exit;
+mod feeds;
+mod inventory;
 mod join;
 mod lab;
 pub mod load;
@@ -19,6 +21,7 @@ pub mod process;
 mod record;
 mod report;
 pub mod signals;
+pub mod triage;
 pub mod ui;
 
 use std::ffi::OsString;
@@ -50,6 +53,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             Verb::Join(args) => join::run(args, &cx),
             Verb::Record(args) => record::run(args, &cx),
             Verb::Watch(args) => record::watch(args, &cx),
+            Verb::Feeds(args) => feeds::run(args, &cx),
+            Verb::Triage(args) => triage::run(args, &cx),
+            Verb::Inventory(args) => inventory::run(args, &cx),
         }
     });
     match result {

@@ -36,6 +36,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("altaz-lab", &["altaz-profile", "altaz-deploy", "altaz-target"]),
     ("altaz-assess", &["altaz-profile"]),
     ("altaz-report", &["altaz-profile"]),
+    ("altaz-feeds", &["altaz-profile"]),
     (
         "altaz",
         &[
@@ -50,6 +51,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "altaz-lab",
             "altaz-assess",
             "altaz-report",
+            "altaz-feeds",
         ],
     ),
 ];

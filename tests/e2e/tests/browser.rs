@@ -89,6 +89,7 @@ fn profile(deployment: &str, functions: u64) -> Profile {
         blind_spots: vec![],
         calibration: Some(Calibration { what: "getppid".into(), made: 1000, counted: 1000 }),
         clock: None,
+        packages: vec![],
         posture: vec![],
         notes: vec![],
     };

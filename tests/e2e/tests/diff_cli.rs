@@ -61,6 +61,7 @@ fn profile(more: &[(u64, &[u32])]) -> Profile {
         calibration: Some(Calibration { what: "getppid".into(), made: 1000, counted: 1000 }),
         clock: None,
         posture: vec![],
+        packages: vec![],
         notes: vec![],
     };
     Profile { manifest, units }

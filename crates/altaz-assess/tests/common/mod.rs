@@ -109,6 +109,7 @@ pub fn profile(deployment: &str) -> Profile {
             calibration: Some(Calibration { what: "getppid".into(), made: 1000, counted: 1000 }),
             clock: None,
             posture: vec![],
+            packages: vec![],
             notes: vec![],
         },
         units: vec![],

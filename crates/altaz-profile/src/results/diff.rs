@@ -3,8 +3,6 @@
 //!
 //! A is the earlier profile, B the later one. What is *new* only B has, what is *gone* only A has.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Context, Host, InstrumentKind, Layer, Phase, names};

@@ -169,6 +169,7 @@ pub fn manifest() -> Manifest {
         calibration: Some(Calibration { what: "getppid".to_owned(), made: 1000, counted: 1000 }),
         clock: None,
         posture: vec![],
+        packages: vec![],
         notes: vec!["A synthetic profile.".to_owned()],
     }
 }

@@ -45,6 +45,11 @@ impl ImageCode {
         Ok(Self { index, tar })
     }
 
+    /// Its files.
+    pub fn files(&self) -> &TarFiles {
+        &self.tar
+    }
+
     /// The image as naming wants it.
     pub fn as_source(&self, origin: Origin) -> CodeImage<'_> {
         let read = move |file: &ImageFile| self.tar.read(&file.path).map_err(io::Error::other);

@@ -427,7 +427,17 @@ impl Measurement<'_> {
             Names::new(&observed.recording, sources).context("reading the images' code")?;
         let built = build::build(&observed.recording, &mut names);
         let calibration = Calibration { what: "getppid".into(), made: CALIBRATION_CALLS, counted };
-        Ok(self.profile(description, observed, built, calibration, recorded_at))
+        let mut packages = crate::inventory::of_lab(
+            self.parts.lab_code.files(),
+            self.parts.service_code.files(),
+            &observed.hello.kernel_release,
+            &String::from_utf8_lossy(&observed.kallsyms),
+        )
+        .context("reading what is installed")?;
+        let mut profile = self.profile(description, observed, built, calibration, recorded_at);
+        crate::inventory::keep_files(&mut packages, &profile.units);
+        profile.manifest.packages = packages;
+        Ok(profile)
     }
 
     fn profile(
@@ -494,6 +504,7 @@ impl Measurement<'_> {
                 calibration: Some(calibration),
                 clock: None,
                 posture: observed.crossings.posture.clone(),
+                packages: Vec::new(),
                 notes,
             },
             units,

@@ -27,6 +27,7 @@ use self::observe::{Ask, Observation};
 use self::usage::Usage;
 use crate::cli::{Context, RecordArgs};
 use crate::exit::{Exit, Interrupted};
+use crate::inventory;
 use crate::ui;
 
 pub(crate) use self::tracefs::{Tracefs, remove_orphans};
@@ -85,8 +86,15 @@ pub(crate) fn run(args: &RecordArgs, cx: &Context) -> anyhow::Result<ExitCode> {
             }),
         });
     }
-    let facts =
-        profile::Facts { recorded_at, service, image_id, detail, load: args.load.clone(), posture };
+    // What is installed is a help for triage, and no reason to lose a recording.
+    let mut packages =
+        inventory::of_this_machine(&recorded.target.deployment).unwrap_or_else(|e| {
+            cx.ui.warn(&format!("what is installed is not noted: {e:#}"));
+            Vec::new()
+        });
+    inventory::keep_files(&mut packages, &recorded.units);
+    let load = args.load.clone();
+    let facts = profile::Facts { recorded_at, service, image_id, detail, load, posture, packages };
     let lost = recorded.lost;
     let profile = profile::assemble(recorded, facts);
     rights::write_with_rights(|| file::write(&profile, &output))

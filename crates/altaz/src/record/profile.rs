@@ -20,6 +20,8 @@ pub(crate) struct Facts {
     pub(crate) load: Option<String>,
     /// What the processes may do.
     pub(crate) posture: Vec<Posture>,
+    /// What is installed.
+    pub(crate) packages: Vec<altaz_profile::inventory::Place>,
 }
 
 /// Puts both together.
@@ -52,6 +54,7 @@ pub(crate) fn assemble(recorded: Recorded, facts: Facts) -> Profile {
             calibration,
             posture: facts.posture,
             clock: Some(clock::at(origin_ns)),
+            packages: facts.packages,
             notes,
         },
         units,
