@@ -61,7 +61,7 @@ pub fn guard(
         .collect();
     let permits =
         |call: &&str| filters.iter().any(|b| b.permitted_entries.iter().any(|p| p.name == **call));
-    if filters.is_empty() || calls.iter().any(|c| permits(c)) {
+    if filters.is_empty() || calls.iter().any(permits) {
         return None;
     }
     let from: Vec<String> = filters.iter().map(|b| b.from.to_string()).collect();

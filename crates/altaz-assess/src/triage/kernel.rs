@@ -226,7 +226,7 @@ impl Kernel<'_> {
             has(&inventory.functions, function)
                 || inventory.modules.iter().any(|m| has(&m.functions, function))
         };
-        if target.files.iter().any(|f| near(f)) || target.functions.iter().any(|f| known(f)) {
+        if target.files.iter().any(near) || target.functions.iter().any(known) {
             return None;
         }
         let mut directories: Vec<&str> = target.files.iter().map(|f| directory(f)).collect();
@@ -274,7 +274,7 @@ impl Kernel<'_> {
         let loaded = |m: &&KernelModule| {
             m.loaded != Some(false) || self.code.is_some_and(|c| c.saw_module(&m.name))
         };
-        if holders.is_empty() || holders.iter().any(|m| loaded(m)) {
+        if holders.is_empty() || holders.iter().any(loaded) {
             return None;
         }
         let mut names: Vec<String> = holders.iter().map(|m| format!("[{}]", m.name)).collect();

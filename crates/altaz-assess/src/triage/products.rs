@@ -112,7 +112,7 @@ pub fn package(
 pub fn is_module_of(source: &str, module: &str) -> bool {
     let mut parts: Vec<&str> = module.split('/').collect();
     let version = |p: &&str| p.strip_prefix('v').is_some_and(|n| n.parse::<u32>().is_ok());
-    if parts.last().is_some_and(|p| version(p)) && parts.len() > 1 {
+    if parts.last().is_some_and(version) && parts.len() > 1 {
         parts.pop();
     }
     let last = parts.last().copied().unwrap_or_default();
