@@ -1,5 +1,7 @@
 """Counts visits to pages: every POST writes to the database and answers with what it reads back."""
 
+import os
+
 import psycopg2
 from flask import Flask, jsonify, request
 
@@ -12,7 +14,10 @@ def database():
     global _connection
     if _connection is None or _connection.closed:
         _connection = psycopg2.connect(
-            dbname="web", user="web", password="web", host="/run/postgresql"
+            dbname="web",
+            user="web",
+            password="web",
+            host=os.environ.get("WEB_DATABASE", "/srv/web/run/postgresql"),
         )
     return _connection
 

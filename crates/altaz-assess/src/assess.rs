@@ -6,12 +6,13 @@ use altaz_profile::results::{
     ContextResult, DeploymentResult, Hap, LayerResult, ProfileReport, REPORT_SCHEMA,
     Sums as Figure, Vap,
 };
-use altaz_profile::{Context, Layer, LayerInfo, Owner, Profile, Unit};
+use altaz_profile::{Context, Layer, LayerInfo, Manifest, Owner, Profile, Unit};
 
 use crate::compare::basis;
 use crate::complete::{Completeness, Trust};
 use crate::components::components;
 use crate::error::AssessError;
+use crate::kinds::kinds;
 use crate::select::{Seen, Selection, select};
 use crate::sums::Sums;
 use crate::{Options, complete, escape};
@@ -35,7 +36,10 @@ pub fn assess(profile: &Profile, options: &Options) -> Result<DeploymentResult, 
         });
     }
     let trust = complete::trust(manifest.calibration.as_ref());
-    let layers = layers(profile, &selection, &trust, options)?;
+    let mut layers = layers(profile, &selection, &trust, options)?;
+    for layer in &mut layers {
+        layer.result.executed_bytes_per_request = per_request(manifest, layer.result.name);
+    }
     let mut notes = manifest.notes.clone();
     notes.extend(own_notes(profile, &selection, &trust));
     let (vap, hap) = (vap(&layers), hap(&layers, &selection));
@@ -49,6 +53,7 @@ pub fn assess(profile: &Profile, options: &Options) -> Result<DeploymentResult, 
         model_only: false,
         basis: Some(basis(manifest)),
         load: manifest.load.clone(),
+        kinds: kinds(profile)?,
         vap: Some(vap),
         hap: Some(hap),
         layers,
@@ -56,6 +61,7 @@ pub fn assess(profile: &Profile, options: &Options) -> Result<DeploymentResult, 
         barriers: escape_paths.first().map_or_else(Vec::new, |p| p.barriers.clone()),
         escape_paths,
         posture: manifest.posture.clone(),
+        reachable: manifest.reachable.clone(),
         blind_spots: manifest.blind_spots.clone(),
         calibration: manifest.calibration.clone(),
         repeats: None,
@@ -78,6 +84,13 @@ pub fn report(profile: &Profile, options: &Options) -> Result<ProfileReport, Ass
         host: manifest.host.clone(),
         deployment: assess(profile, options)?,
     })
+}
+
+/// What a layer executed for a request, on average.
+fn per_request(manifest: &Manifest, layer: Layer) -> Option<f64> {
+    let requests = manifest.load.as_ref().map(|l| l.requests).filter(|n| *n > 0)?;
+    let work = manifest.work.iter().find(|w| w.layer == layer)?;
+    Some(work.executed_bytes as f64 / requests as f64)
 }
 
 /// A layer's figures and what totals need besides.
@@ -170,6 +183,7 @@ fn layer(
         interrupts: figure(of.interrupts.iter().copied()),
         contexts: contexts(serve, &of.interrupts),
         code: info.code,
+        executed_bytes_per_request: None,
         held_out: completeness.held_out,
         components: top,
         components_total,

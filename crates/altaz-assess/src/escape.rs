@@ -191,6 +191,7 @@ mod tests {
             permitted,
             exercised: Some(2),
             entries: vec![],
+            requests: None,
             permitted_entries: vec![],
             guard: None,
         }

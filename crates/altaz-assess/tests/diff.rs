@@ -237,6 +237,7 @@ fn boundary(permitted: &[(&str, bool)], entries: &[(&str, u64)]) -> Boundary {
         permitted: Some(permitted.len() as u32),
         exercised: Some(entries.len() as u32),
         entries: entries.iter().map(|(n, c)| BoundaryEntry::new(*n, *c)).collect(),
+        requests: None,
         permitted_entries: permitted
             .iter()
             .map(|&(name, conditional)| PermittedEntry { name: name.into(), conditional })

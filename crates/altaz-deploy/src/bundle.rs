@@ -10,8 +10,13 @@ use crate::model::ServiceSpec;
 use crate::seccomp;
 use crate::{DeployError, LabEnv};
 
-/// Name of the container.
+/// Name of the container where the service is the only one.
 pub const CONTAINER: &str = "altaz-svc";
+
+/// Name of a container and of its cgroup.
+pub fn container(spec: &ServiceSpec) -> String {
+    format!("altaz-{}", spec.name)
+}
 
 /// What parts of `/proc` and `/sys` a container cannot see.
 const MASKED: &[&str] = &[
@@ -73,7 +78,7 @@ pub fn config(spec: &ServiceSpec, user: &User, rootfs: &Path, netns: &Path) -> V
                   &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
         ],
         "linux": {
-            "cgroupsPath": format!("/{CONTAINER}"),
+            "cgroupsPath": format!("/{}", container(spec)),
             "namespaces": [
                 { "type": "pid" }, { "type": "ipc" }, { "type": "uts" }, { "type": "mount" },
                 { "type": "cgroup" }, { "type": "network", "path": netns },

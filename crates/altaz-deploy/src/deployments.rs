@@ -1,16 +1,25 @@
 //! The deployments, one file each, and the table of them.
 
+mod account;
 mod cloud_hypervisor;
 mod container;
+mod crun;
+mod enclave;
 mod firecracker;
 mod guest;
+mod gvisor;
 mod kata;
+mod login;
+mod login_hardened;
+mod physical;
 mod process;
 mod qemu;
 mod qemu_microvm;
 mod runc;
 mod runc_in_qemu;
+mod runsc_ptrace;
 mod runsc_systrap;
+mod started;
 mod uml;
 
 use std::path::{Path, PathBuf};
@@ -19,9 +28,14 @@ use crate::exec::LAB_PATH;
 use crate::{Deployment, Unavailable};
 
 const ALL: &[&dyn Deployment] = &[
+    &physical::Physical,
     &process::Process,
+    &login::Login,
+    &login_hardened::LoginHardened,
     &runc::Runc,
+    &crun::Crun,
     &runsc_systrap::RunscSystrap,
+    &runsc_ptrace::RunscPtrace,
     &qemu::Qemu,
     &qemu_microvm::QemuMicrovm,
     &runc_in_qemu::RuncInQemu,
@@ -29,6 +43,7 @@ const ALL: &[&dyn Deployment] = &[
     &kata::Kata,
     &firecracker::Firecracker,
     &cloud_hypervisor::CloudHypervisor,
+    &enclave::Enclave,
 ];
 
 /// Every deployment that altaz knows, in the order of reports.

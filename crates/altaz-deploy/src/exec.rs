@@ -49,7 +49,12 @@ pub struct Spot {
     pub root: Option<(PathBuf, PathBuf)>,
     /// User, group and supplementary groups, set last.
     pub ids: Option<(u32, u32, Vec<u32>)>,
+    /// Files that it finds open for reading under these descriptor numbers, from [`FIRST_HANDED`].
+    pub handed: Vec<(RawFd, PathBuf)>,
 }
+
+/// Lowest descriptor number that can be handed over: above those that the agent itself has open.
+pub const FIRST_HANDED: RawFd = 200;
 
 impl<'a> Tool<'a> {
     /// A command with the default timeout of 30 s.
@@ -273,6 +278,7 @@ struct Entry {
     hide: Option<(File, File, CString)>,
     root: Option<(CString, CString)>,
     ids: Option<(u32, u32, Vec<u32>)>,
+    handed: Vec<(RawFd, File)>,
 }
 
 impl Entry {
@@ -297,6 +303,11 @@ impl Entry {
                 None => None,
             },
             ids: spot.ids.clone(),
+            handed: spot
+                .handed
+                .iter()
+                .map(|(number, path)| Ok((*number, open(path)?)))
+                .collect::<io::Result<_>>()?,
         })
     }
 
@@ -313,6 +324,10 @@ impl Entry {
         // SAFETY: no memory arguments. A session of its own: signals to the agent's terminal or
         // group do not reach it.
         ok(unsafe { libc::setsid() })?;
+        for (number, file) in &self.handed {
+            // SAFETY: no memory arguments. A duplicate stays open in the program.
+            ok(unsafe { libc::dup2(file.as_raw_fd(), *number) })?;
+        }
         if let Some(file) = &self.cgroup {
             (&*file).write_all(b"0")?;
         }

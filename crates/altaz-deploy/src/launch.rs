@@ -112,6 +112,7 @@ pub fn start(spec: &ServiceSpec, at: &Surroundings) -> Result<Child, DeployError
         hide: None,
         root: Some((at.root.clone(), PathBuf::from(&service.workdir))),
         ids: Some((user.uid, user.gid, user.groups)),
+        handed: Vec::new(),
     };
     exec::spawn(&service.command, &environment(service, &user.home), &spot, stdio)
 }

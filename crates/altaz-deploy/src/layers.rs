@@ -42,6 +42,7 @@ pub fn boundary(name: &str, from: Layer, to: Layer, permitted: Option<u32>) -> B
         permitted,
         exercised: None,
         entries: Vec::new(),
+        requests: None,
         permitted_entries: Vec::new(),
         guard: None,
     }

@@ -35,16 +35,19 @@ pub mod layers;
 pub mod model;
 pub mod net;
 pub mod permitted;
+pub mod reach;
 pub mod rootfs;
 pub mod seccomp;
+pub mod seccomp_filter;
 pub mod spec;
 mod toml_reader;
+pub mod traces;
 pub mod vm_exit;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use altaz_profile::model::{BlindSpot, Boundary, LayerInfo};
+use altaz_profile::model::{BlindSpot, Boundary, LayerInfo, Reachable};
 use altaz_profile::rules::LayerRule;
 use serde::{Deserialize, Serialize};
 
@@ -58,6 +61,31 @@ pub trait Deployment: Sync {
     fn name(&self) -> &'static str;
     /// What it is, in one line.
     fn summary(&self) -> &'static str;
+    /// For a deployment that is a model: the name of the one on whose measured profile it rests. A
+    /// model is never started; its own [`Deployment::describe`] says whose the measured code would be.
+    fn model_of(&self) -> Option<&'static str> {
+        None
+    }
+    /// Whether it can run what the spec asks for. Pure: asked before anything is booted. Most
+    /// deployments run one image; those that run pods say so.
+    ///
+    /// # Errors
+    /// What it cannot run, and what to do.
+    fn runs(&self, spec: &ServiceSpec) -> Result<(), Unavailable> {
+        match spec.processes.first() {
+            None => Ok(()),
+            Some(process) => Err(Unavailable::new(
+                format!(
+                    "{} runs one image, and the spec has a pod: `{}` and {} more with images of \
+                     their own",
+                    self.name(),
+                    process.name,
+                    spec.processes.len()
+                ),
+                "choose runc or crun, or put all processes into one image",
+            )),
+        }
+    }
     /// Layers, owners, boundaries and layer rules. Pure: also called on the host.
     fn describe(&self, spec: &ServiceSpec) -> Description;
     /// Whether it can run on this machine. Called in the lab.
@@ -92,6 +120,11 @@ pub trait Running: Send {
     /// have one. Complete only after [`Running::stop`].
     fn guest_kallsyms(&mut self) -> Option<Vec<u8>> {
         None
+    }
+    /// What the service can reach on the host besides its own, for deployments in which it lives
+    /// beside other users. Read while it runs, and never while it is measured.
+    fn reachable(&self) -> Vec<Reachable> {
+        Vec::new()
     }
     /// What a reader of the profile must know: workarounds that were applied, one sentence each.
     fn notes(&self) -> Vec<String> {
@@ -162,6 +195,18 @@ pub struct LabEnv {
     pub guest_kernel: PathBuf,
     /// Initrd of nested guests.
     pub guest_initrd: PathBuf,
+}
+
+impl LabEnv {
+    /// The lab as the container of a pod's process sees it: its own disk and directories.
+    pub fn of_process(&self, number: u32) -> Self {
+        Self {
+            image_disk: format!("{}-{number}", self.image_disk.display()).into(),
+            scratch: self.scratch.join(format!("process-{number}")),
+            run: self.run.join(format!("process-{number}")),
+            ..self.clone()
+        }
+    }
 }
 
 impl Default for LabEnv {

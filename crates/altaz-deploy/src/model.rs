@@ -18,10 +18,18 @@ pub struct ServiceSpec {
     pub image: Image,
     /// What to run in it.
     pub service: Service,
+    /// Further processes, each in a container with an image of its own, that share the service's
+    /// network namespace (a pod); started before the service, in this order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub processes: Vec<PodProcess>,
     /// When it is ready.
     pub ready: Ready,
-    /// What is asked of it while it is measured.
+    /// What is asked of it while it is measured; of several kinds of requests the first.
     pub load: Load,
+    /// The other kinds of requests, made one after the other and profiled apart. When there are any,
+    /// every load has a name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub more_loads: Vec<Load>,
     /// The spec's own layer assignments, in the order of the file, before the defaults.
     pub layers: Vec<LayerGlobs>,
 }
@@ -78,6 +86,17 @@ pub struct Service {
     pub env: BTreeMap<String, String>,
 }
 
+/// A process of a pod beside the service's own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodProcess {
+    /// Its name in messages; unique in the pod.
+    pub name: String,
+    /// Where its root file system comes from.
+    pub image: Image,
+    /// What runs in it. Its port is 0: nobody asks it from outside.
+    pub service: Service,
+}
+
 /// When the service counts as ready, polled from outside the lab.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ready {
@@ -102,6 +121,9 @@ pub enum ReadyCheck {
 /// What is asked of the service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Load {
+    /// Name of this kind of request (`read`, `write`, `login`); empty when there is one kind only.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
     /// Number of requests in the serve phase; at least 1.
     pub requests: u64,
     /// How they are made.
@@ -146,10 +168,48 @@ pub struct LayerGlobs {
 }
 
 impl ServiceSpec {
+    /// Every image that it needs, the service's own first.
+    pub fn images(&self) -> impl Iterator<Item = &Image> {
+        std::iter::once(&self.image).chain(self.processes.iter().map(|p| &p.image))
+    }
+
+    /// The service of each image, in the same order.
+    pub fn services_mut(&mut self) -> impl Iterator<Item = &mut Service> {
+        std::iter::once(&mut self.service).chain(self.processes.iter_mut().map(|p| &mut p.service))
+    }
+
+    /// The spec as a container of its own sees it that runs this process of the pod.
+    pub(crate) fn of_process(&self, process: &PodProcess) -> Self {
+        Self {
+            name: process.name.clone(),
+            image: process.image.clone(),
+            service: process.service.clone(),
+            processes: Vec::new(),
+            ..self.clone()
+        }
+    }
+
+    /// Every kind of request, in the order in which they are made; at least one.
+    pub fn loads(&self) -> impl Iterator<Item = &Load> {
+        std::iter::once(&self.load).chain(&self.more_loads)
+    }
+
     /// The load in words. Two recordings are comparable only if these are equal.
     pub fn load_key(&self) -> String {
-        let n = self.load.requests;
-        match &self.load.kind {
+        self.loads().map(Load::key).collect::<Vec<_>>().join("; ")
+    }
+
+    /// The first load's command with its placeholders filled in; `None` when altaz generates it.
+    pub fn load_command(&self, host: &str, requests: u64) -> Option<Vec<String>> {
+        self.load.command(host, self.service.port, requests)
+    }
+}
+
+impl Load {
+    /// The load in words, its name first.
+    fn key(&self) -> String {
+        let n = self.requests;
+        let words = match &self.kind {
             LoadKind::Command(argv) => format!("{n} requests by `{}`", argv.join(" ")),
             LoadKind::Http(h) => {
                 let body = if h.body.is_empty() {
@@ -163,13 +223,14 @@ impl ServiceSpec {
                     h.method, h.path, h.rate, h.connections
                 )
             }
-        }
+        };
+        if self.name.is_empty() { words } else { format!("{}: {words}", self.name) }
     }
 
     /// The load command with its placeholders filled in; `None` when altaz generates the load.
-    pub fn load_command(&self, host: &str, requests: u64) -> Option<Vec<String>> {
-        let LoadKind::Command(argv) = &self.load.kind else { return None };
-        let port = self.service.port.to_string();
+    pub fn command(&self, host: &str, port: u16, requests: u64) -> Option<Vec<String>> {
+        let LoadKind::Command(argv) = &self.kind else { return None };
+        let port = port.to_string();
         let requests = requests.to_string();
         let fill = |a: &String| {
             a.replace("{host}", host).replace("{port}", &port).replace("{requests}", &requests)

@@ -57,6 +57,8 @@ impl Drop for Namespace {
         // The pair goes with either end; the namespace itself may be held by dying processes.
         let _ = batch(&[], &format!("link del {PORT}\n"));
         let _ = batch(&[], &format!("netns del {NETNS}\n"));
+        // The first `ip netns add` mounts the directory on itself.
+        let _ = nix::mount::umount2("/run/netns", nix::mount::MntFlags::MNT_DETACH);
     }
 }
 

@@ -12,7 +12,8 @@ use toml::Spanned;
 use toml::de::DeTable;
 
 use crate::model::{
-    Copy, HttpLoad, Image, LayerGlobs, Load, LoadKind, Ready, ReadyCheck, Service, ServiceSpec,
+    Copy, HttpLoad, Image, LayerGlobs, Load, LoadKind, PodProcess, Ready, ReadyCheck, Service,
+    ServiceSpec,
 };
 use crate::toml_reader::{Fields, Reader, did_you_mean};
 
@@ -58,12 +59,15 @@ impl fmt::Display for SpecError {
     }
 }
 
-const TOP: &[&str] = &["name", "image", "service", "ready", "load", "layers"];
+const TOP: &[&str] = &["name", "image", "service", "process", "ready", "load", "layers"];
+const PROCESS: &[&str] = &["name", "image", "command", "workdir", "user", "stop_timeout_s", "env"];
+/// Containers of a pod, the service's own apart: each has a disk of its own in the lab.
+const MOST_PROCESSES: usize = 8;
 const IMAGE: &[&str] = &["suite", "packages", "copy", "setup", "size", "oci"];
 const RECIPE_ONLY: &[&str] = &["suite", "packages", "copy", "setup"];
 const SERVICE: &[&str] = &["command", "workdir", "user", "port", "stop_timeout_s", "env"];
 const READY: &[&str] = &["http", "tcp", "port", "timeout_s"];
-const LOAD: &[&str] = &["requests", "http", "command"];
+const LOAD: &[&str] = &["name", "requests", "http", "command"];
 const HTTP: &[&str] = &["method", "path", "rate", "connections", "body", "content_type"];
 const COPY: &[&str] = &["from", "to"];
 
@@ -112,15 +116,30 @@ fn read(r: &mut Reader<'_>, top: &DeTable<'_>, dir: &Path) -> Option<ServiceSpec
     let top = r.fields(top, "", 0..0, TOP);
     let name = top.str(r, "name", true).map(|n| check_name(r, n)).unwrap_or_default();
     let image = top.table(r, "image", true, IMAGE).and_then(|t| read_image(r, &t, dir));
-    let service = top.table(r, "service", true, SERVICE).and_then(|t| read_service(r, &t));
+    let service = top
+        .table(r, "service", true, SERVICE)
+        .and_then(|t| read_service(r, &t, Asked::FromOutside));
+    let processes = read_processes(r, &top, dir);
     let port = service.as_ref().map_or(0, |s| s.port);
     let ready = match top.table(r, "ready", false, READY) {
         Some(t) => read_ready(r, &t, port),
         None => Some(Ready { check: ReadyCheck::Tcp, port, timeout_s: 180 }),
     };
-    let load = top.table(r, "load", true, LOAD).and_then(|t| read_load(r, &t));
+    let (load, more_loads) = match read_loads(r, &top) {
+        Some(loads) => (Some(loads.0), loads.1),
+        None => (None, Vec::new()),
+    };
     let layers = read_layers(r, &top);
-    Some(ServiceSpec { name, image: image?, service: service?, ready: ready?, load: load?, layers })
+    Some(ServiceSpec {
+        name,
+        image: image?,
+        service: service?,
+        processes,
+        ready: ready?,
+        load: load?,
+        more_loads,
+        layers,
+    })
 }
 
 fn check_name(r: &mut Reader<'_>, name: Spanned<String>) -> String {
@@ -194,7 +213,42 @@ fn read_image(r: &mut Reader<'_>, t: &Fields<'_>, dir: &Path) -> Option<Image> {
     Some(Image::Recipe { suite: suite.into_inner(), packages: plain(packages), copy, setup, size })
 }
 
-fn read_service(r: &mut Reader<'_>, t: &Fields<'_>) -> Option<Service> {
+/// The further processes of a pod.
+fn read_processes(r: &mut Reader<'_>, top: &Fields<'_>, dir: &Path) -> Vec<PodProcess> {
+    let mut processes: Vec<PodProcess> = Vec::new();
+    for t in top.tables(r, "process", PROCESS) {
+        let name = t.str(r, "name", true);
+        if let Some(n) = &name
+            && processes.iter().any(|p| p.name == *n.get_ref())
+        {
+            r.at(n.span(), "process.name", format!("two processes are called `{}`", n.get_ref()));
+        }
+        let name = name.map(|n| check_name(r, n));
+        let image = t.table(r, "image", true, IMAGE).and_then(|i| read_image(r, &i, dir));
+        let service = read_service(r, &t, Asked::FromInside);
+        if let (Some(name), Some(image), Some(service)) = (name, image, service) {
+            processes.push(PodProcess { name, image, service });
+        }
+    }
+    if processes.len() > MOST_PROCESSES {
+        let span = top.span_of("process").unwrap_or(top.span());
+        let problem =
+            format!("a pod has at most {MOST_PROCESSES} processes beside the service's own");
+        r.at(span, "process", problem);
+    }
+    processes
+}
+
+/// Who asks a process.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// The load, at its port.
+    FromOutside,
+    /// The other processes of its pod.
+    FromInside,
+}
+
+fn read_service(r: &mut Reader<'_>, t: &Fields<'_>, asked: Asked) -> Option<Service> {
     let command = command(r, t, "service.command", true);
     let workdir = match t.str(r, "workdir", false) {
         Some(w) => absolute(r, &w, "service.workdir").unwrap_or_default(),
@@ -209,7 +263,10 @@ fn read_service(r: &mut Reader<'_>, t: &Fields<'_>) -> Option<Service> {
             u.into_inner()
         },
     );
-    let port = t.integer(r, "port", true, 1..=65535);
+    let port = match asked {
+        Asked::FromOutside => t.integer(r, "port", true, 1..=65535),
+        Asked::FromInside => Some(0),
+    };
     let stop_timeout_s = t.integer(r, "stop_timeout_s", false, 1..=600).unwrap_or(20);
     let mut env = BTreeMap::new();
     if let Some(table) = t.open_table(r, "env") {
@@ -257,7 +314,39 @@ fn read_ready(r: &mut Reader<'_>, t: &Fields<'_>, service_port: u16) -> Option<R
     Some(Ready { check, port, timeout_s })
 }
 
-fn read_load(r: &mut Reader<'_>, t: &Fields<'_>) -> Option<Load> {
+/// One `[load]`, or several `[[load]]` with a name each.
+fn read_loads(r: &mut Reader<'_>, top: &Fields<'_>) -> Option<(Load, Vec<Load>)> {
+    let tables = if top.is_list("load") {
+        top.tables(r, "load", LOAD)
+    } else {
+        top.table(r, "load", true, LOAD).into_iter().collect()
+    };
+    if tables.is_empty() && top.is_list("load") {
+        let span = top.span_of("load").unwrap_or(top.span());
+        r.at(span, "load", "must not be empty".into());
+    }
+    let several = tables.len() > 1;
+    let mut names: Vec<String> = Vec::new();
+    let mut loads = Vec::new();
+    for t in &tables {
+        let load = read_load(r, t, several);
+        let name = load.as_ref().map(|l| l.name.clone()).unwrap_or_default();
+        if !name.is_empty() && names.contains(&name) {
+            let span = t.span_of("name").unwrap_or(t.span());
+            r.at(span, "load.name", format!("two loads are called `{name}`"));
+        }
+        names.push(name);
+        loads.push(load);
+    }
+    let mut loads = loads.into_iter().collect::<Option<Vec<_>>>()?.into_iter();
+    Some((loads.next()?, loads.collect()))
+}
+
+fn read_load(r: &mut Reader<'_>, t: &Fields<'_>, several: bool) -> Option<Load> {
+    let name = match t.str(r, "name", several) {
+        Some(name) => check_load_name(r, name),
+        None => String::new(),
+    };
     let requests = t.integer(r, "requests", true, 1..=100_000_000);
     let http = t.table(r, "http", false, HTTP);
     let kind = match (http, t.span_of("command")) {
@@ -280,7 +369,16 @@ fn read_load(r: &mut Reader<'_>, t: &Fields<'_>) -> Option<Load> {
             None
         }
     };
-    Some(Load { requests: requests? as u64, kind: kind? })
+    Some(Load { name, requests: requests? as u64, kind: kind? })
+}
+
+fn check_load_name(r: &mut Reader<'_>, name: Spanned<String>) -> String {
+    let ok = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    let n = name.get_ref();
+    if n.is_empty() || n.len() > 40 || !n.chars().all(ok) {
+        r.at(name.span(), "load.name", "must be 1 to 40 letters, digits, `-` or `_`".into());
+    }
+    name.into_inner()
 }
 
 fn read_http_load(r: &mut Reader<'_>, h: &Fields<'_>) -> Option<HttpLoad> {

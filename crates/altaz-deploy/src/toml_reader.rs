@@ -74,6 +74,11 @@ impl<'a> Fields<'a> {
         self.table.iter().find(|(k, _)| k.get_ref() == key).map(|(k, _)| k.span())
     }
 
+    /// Whether a key holds a list.
+    pub(crate) fn is_list(&self, key: &str) -> bool {
+        self.table.get(key).is_some_and(|v| v.get_ref().as_array().is_some())
+    }
+
     /// Keys in the order of the file.
     pub(crate) fn keys(&self) -> Vec<String> {
         let mut keys: Vec<_> =

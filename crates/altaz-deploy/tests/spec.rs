@@ -97,6 +97,60 @@ fn without_a_readiness_check_the_port_itself_is_asked() {
 }
 
 #[test]
+fn a_pod_has_processes_with_images_of_their_own_and_runs_only_where_pods_run() {
+    let process = "[[process]]\nname = \"db\"\ncommand = [\"/db\"]\nuser = \"postgres\"\n\
+                   [process.image]\nsuite = \"trixie\"\npackages = [\"postgresql\"]\n";
+    let with = |more: &str| Place::new().parse(&format!("{GOOD}{more}"));
+    let spec = with(process).unwrap();
+    assert_eq!(spec.images().count(), 2);
+    let db = &spec.processes[0];
+    assert_eq!(
+        (db.name.as_str(), db.service.user.as_str(), db.service.port),
+        ("db", "postgres", 0)
+    );
+    for deployment in altaz_deploy::all() {
+        let pods = ["runc", "crun"].contains(&deployment.name());
+        let refused = deployment.runs(&spec).err().map(|e| e.to_string());
+        assert_eq!(refused.is_none(), pods, "{}: {refused:?}", deployment.name());
+        assert!(refused.is_none_or(|r| r.contains("`db`") && r.contains("choose runc")));
+        assert!(deployment.runs(&with("").unwrap()).is_ok());
+    }
+    let twice = with(&format!("{process}{process}")).unwrap_err();
+    assert!(twice.contains("two processes are called `db`"), "{twice}");
+    let port = with(&process.replace("user", "port = 1\nuser")).unwrap_err();
+    assert!(port.contains("unknown key in [process]"), "{port}");
+    let bare = with("[[process]]\nname = \"db\"\ncommand = [\"/db\"]\n").unwrap_err();
+    assert!(bare.contains("process.image: is missing"), "{bare}");
+}
+
+#[test]
+fn several_kinds_of_requests_have_a_name_each_and_are_made_in_order() {
+    let one = GOOD.find("[load]").unwrap()..GOOD.find("[layers]").unwrap();
+    let with = |loads: &str| {
+        let mut text = GOOD.to_owned();
+        text.replace_range(one.clone(), loads);
+        Place::new().parse(&text)
+    };
+    let read = "[[load]]\nname = \"read\"\nrequests = 200\nhttp = { path = \"/\", rate = 10.0 }\n";
+    let write = "[[load]]\nname = \"write\"\nrequests = 100\n\
+                 http = { method = \"POST\", path = \"/visit\", rate = 5.0 }\n";
+    let spec = with(&format!("{read}{write}")).unwrap();
+    let names: Vec<_> = spec.loads().map(|l| (l.name.as_str(), l.requests)).collect();
+    assert_eq!(names, [("read", 200), ("write", 100)]);
+    assert_eq!(
+        spec.load_key(),
+        "read: 200 × GET /, 10 requests/s, 1 connection; \
+         write: 100 × POST /visit, 5 requests/s, 1 connection"
+    );
+    let twice = with(&format!("{read}{read}")).unwrap_err();
+    assert!(twice.contains("two loads are called `read`"), "{twice}");
+    let unnamed = with(&format!("{read}{}", write.replace("name = \"write\"\n", ""))).unwrap_err();
+    assert!(unnamed.contains("load.name: is missing"), "{unnamed}");
+    let none = with("load = []\n").unwrap_err();
+    assert!(none.contains("load"), "{none}");
+}
+
+#[test]
 fn a_load_command_gets_host_port_and_number_of_requests() {
     let command =
         r#"command = ["redis-benchmark", "-h", "{host}", "-p{port}", "-n", "{requests}"]"#;

@@ -26,6 +26,15 @@ pub const LAB_MAC: Mac = [0x02, 0, 0, 0x77, 0, 0x02];
 pub const SERVICE_MAC: Mac = [0x02, 0, 0, 0x77, 0, 0x10];
 /// The service image's block device in the lab.
 pub const SERVICE_DISK: &str = "/dev/altaz/service";
+
+/// Virtio serial number of a service's disk: the service's own is number 0, those of the other
+/// processes of its pod follow. Its name in the lab ends in the same way.
+pub fn service_serial(number: usize) -> String {
+    match number {
+        0 => "service".into(),
+        n => format!("service-{n}"),
+    }
+}
 /// Directory in the lab with `vmlinuz`, the guest's initrd and the agent.
 pub const LAB_DIR: &str = "/usr/lib/altaz";
 /// The agent, as a file of the lab.

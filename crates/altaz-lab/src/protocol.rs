@@ -162,6 +162,10 @@ pub enum RequestBody {
     DeployStop,
     /// State of the service: running or how it died, with the tail of its output.
     DeployStatus,
+    /// What the running service can reach on its host.
+    DeployReachable,
+    /// Processes, mounts, network and cgroups that are there now, one line each.
+    DeployTraces,
     /// Begin to count system calls, VM exits and other boundary crossings.
     BoundaryArm,
     /// Read the counts and stop counting.

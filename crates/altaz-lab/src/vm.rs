@@ -43,6 +43,8 @@ pub struct BootOptions<'a> {
     pub netns: &'a NetNs,
     /// Disk of the service under test.
     pub service_image: Option<&'a ServiceImage>,
+    /// Disks of the other processes of its pod.
+    pub more_service_images: Vec<&'a ServiceImage>,
     /// The exact instrument.
     pub plugin: Option<PluginAttach>,
     /// Memory, in MiB.
@@ -67,6 +69,7 @@ impl<'a> BootOptions<'a> {
         Self {
             netns,
             service_image: None,
+            more_service_images: Vec::new(),
             plugin: None,
             memory_mib: 6144,
             cpus: 2,
@@ -113,7 +116,12 @@ impl LabVm {
         let start = Start {
             qemu: &qemu,
             image,
-            service: options.service_image.map(ServiceImage::disk),
+            services: options
+                .service_image
+                .into_iter()
+                .chain(options.more_service_images.iter().copied())
+                .map(ServiceImage::disk)
+                .collect(),
             initrd: inputs::memory_file("altaz-initrd", &initrd)?,
             input: inputs::input_disk(&inputs)?,
             tap: options.netns.open_tap()?,

@@ -203,6 +203,12 @@ pub struct Manifest {
     pub windows: Vec<Window>,
     /// What was asked of the service.
     pub load: Option<LoadSummary>,
+    /// How much code each layer executed while serving, where the instrument knows. Since 1.2.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub work: Vec<LayerWork>,
+    /// The kinds of requests of the load, where they were made in windows of their own. Since 1.2.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kinds: Vec<KindOfLoad>,
     /// What the collectors could not see.
     pub blind_spots: Vec<BlindSpot>,
     /// Known calls made by altaz itself under the same collectors.
@@ -216,6 +222,9 @@ pub struct Manifest {
     /// What was installed, so far as it was looked at. Since 1.2.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub packages: Vec<Place>,
+    /// What the service can reach on the host, where it lives beside other users. Since 1.2.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reachable: Vec<Reachable>,
     /// Things a reader must know (workarounds applied, models), one sentence each.
     pub notes: Vec<String>,
 }
@@ -301,6 +310,9 @@ pub struct Boundary {
     pub exercised: Option<u32>,
     /// The exercised entry points with their counts in the boundary run.
     pub entries: Vec<BoundaryEntry>,
+    /// Requests during which they were counted; `None` when not known. Since 1.2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests: Option<u64>,
     /// The permitted entry points by name, where they were determined. Since 1.1.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub permitted_entries: Vec<PermittedEntry>,
@@ -308,6 +320,17 @@ pub struct Boundary {
     /// confines the calling side where no posture was read. Since 1.2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guard: Option<String>,
+}
+
+impl Boundary {
+    /// How often a request crossed it, on average: what is done in the background meanwhile counts
+    /// too. `None` where calls or requests were not counted.
+    pub fn per_request(&self) -> Option<f64> {
+        let requests = self.requests.filter(|n| *n > 0)?;
+        self.exercised?;
+        let crossings: u64 = self.entries.iter().map(|e| e.count).sum();
+        Some(crossings as f64 / requests as f64)
+    }
 }
 
 /// An entry point of a boundary that the calling side may use.
@@ -384,6 +407,19 @@ pub struct Posture {
     pub devices: Vec<String>,
 }
 
+/// Things of one kind on the host that a process of the deployment can reach and that are not its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reachable {
+    /// Short kind: `setuid`, `writable`, `socket`, `process`.
+    pub kind: String,
+    /// What it is, in words.
+    pub what: String,
+    /// How many there are.
+    pub count: u64,
+    /// Their names, not necessarily all.
+    pub names: Vec<String>,
+}
+
 /// A time slice of a recording.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
@@ -414,6 +450,28 @@ pub struct LoadSummary {
     pub rate: Option<f64>,
     /// Seconds from the start command until ready.
     pub ready_s: Option<f64>,
+}
+
+/// How much a layer did while serving: unlike the set of its functions this grows with each request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerWork {
+    /// Which layer.
+    pub layer: Layer,
+    /// Bytes of code that were executed, each execution counted; background left out.
+    pub executed_bytes: u64,
+}
+
+/// One kind of request of a load, and the windows that are its own.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct KindOfLoad {
+    /// Its name (`read`, `write`, `login`).
+    pub name: String,
+    /// What was asked and how it was answered.
+    pub load: LoadSummary,
+    /// First of its windows, an index into the manifest's windows.
+    pub first_window: u32,
+    /// The window behind its last one.
+    pub end_window: u32,
 }
 
 /// Code or work that the collectors could not see, with its size.

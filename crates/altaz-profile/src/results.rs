@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{
     BlindSpot, Boundary, Calibration, CodeBytes, Context, Host, Instrument, Layer, LoadSummary,
-    Owner, Phase, Posture,
+    Owner, Phase, Posture, Reachable,
 };
 
 /// Schema identifier of `compare.json`.
@@ -93,6 +93,9 @@ pub struct DeploymentResult {
     pub basis: Option<Basis>,
     /// What was asked of the service and how it answered.
     pub load: Option<LoadSummary>,
+    /// The figures of each kind of request, where kinds were made apart.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kinds: Vec<KindResult>,
     /// The layers in traversal order.
     pub layers: Vec<LayerResult>,
     /// Vertical attack profile; `None` when not available.
@@ -112,6 +115,9 @@ pub struct DeploymentResult {
     /// What the processes of the deployment may do, where it was read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub posture: Vec<Posture>,
+    /// What the service can reach on the host besides its own, where it was read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reachable: Vec<Reachable>,
     /// What the collectors could not see.
     pub blind_spots: Vec<BlindSpot>,
     /// Known calls made by altaz itself, and how many of them were counted.
@@ -132,6 +138,7 @@ impl DeploymentResult {
             model_only: false,
             basis: None,
             load: None,
+            kinds: Vec::new(),
             layers: Vec::new(),
             vap: None,
             hap: None,
@@ -139,6 +146,7 @@ impl DeploymentResult {
             barriers: Vec::new(),
             escape_paths: Vec::new(),
             posture: Vec::new(),
+            reachable: Vec::new(),
             blind_spots: Vec::new(),
             calibration: None,
             repeats: None,
@@ -150,6 +158,36 @@ impl DeploymentResult {
     pub fn layer(&self, name: Layer) -> Option<&LayerResult> {
         self.layers.iter().find(|l| l.name == name)
     }
+}
+
+/// The figures of one kind of request, of those windows in which only it was made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct KindResult {
+    /// Name of the kind.
+    pub name: String,
+    /// What was asked and how it was answered.
+    pub load: LoadSummary,
+    /// The layers in traversal order.
+    pub layers: Vec<KindLayer>,
+    /// Vertical attack profile of this kind.
+    pub vap: Option<Vap>,
+    /// Horizontal attack profile of this kind.
+    pub hap: Option<Hap>,
+}
+
+/// One layer under one kind of request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct KindLayer {
+    /// Which layer.
+    pub name: Layer,
+    /// Functions traversed.
+    pub functions: u64,
+    /// Their whole size.
+    pub bytes: u64,
+    /// Functions that no other kind traversed.
+    pub own_functions: u64,
+    /// Share of this kind's code that was seen, over its windows.
+    pub coverage: Option<f64>,
 }
 
 /// The figures of one layer of a deployment.
@@ -196,6 +234,10 @@ pub struct LayerResult {
     pub contexts: Vec<ContextResult>,
     /// Executed code bytes by whether they could be named.
     pub code: Option<CodeBytes>,
+    /// Bytes of code that a request executed on average, each execution counted; `None` where the
+    /// instrument cannot know. What is done in the background meanwhile counts too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub executed_bytes_per_request: Option<f64>,
     /// The completeness estimate against windows that were held out of it.
     pub held_out: Option<HeldOut>,
     /// Largest components first; not all of them.
@@ -409,6 +451,23 @@ pub struct Repeats {
     pub min_steady: Option<f64>,
     /// Smallest pairwise similarity over all functions.
     pub min_all: Option<f64>,
+    /// The figures over all recordings, with intervals.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub figures: Vec<RepeatFigure>,
+}
+
+/// One figure over repeated recordings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RepeatFigure {
+    /// Which, as its field is named: `vap.functions`, `hap.exercised_functions`, `vap.tenant_share`.
+    pub name: String,
+    /// Arithmetic mean of the recordings.
+    pub mean: f64,
+    /// Ends of the 95 % interval of the mean (Student's t over the recordings, cut off at what the
+    /// figure can be); `None` for one recording alone.
+    pub interval: Option<(f64, f64)>,
+    /// Recordings that have this figure.
+    pub runs: u64,
 }
 
 /// Figures of one of several recordings.

@@ -5,6 +5,7 @@
 #[allow(dead_code, reason = "the other tests use more of it")]
 mod common;
 
+use altaz_profile::ops::Clock;
 use altaz_profile::ops::*;
 use altaz_profile::*;
 

@@ -103,6 +103,16 @@ pub fn widths(deployment: &DeploymentResult) -> Vec<Row> {
         let text = Span::new(barriers.join(", then "), Style::Plain);
         lines.push(Row::Across(vec![name(i, "escape paths"), text], 17));
     }
+    for (i, kind) in deployment.kinds.iter().enumerate() {
+        let text = Span::new(parts::kind(kind), Style::Plain);
+        lines.push(Row::Across(vec![name(i, "kinds"), text], 17));
+    }
+    if !deployment.reachable.is_empty() {
+        let kinds: Vec<String> =
+            deployment.reachable.iter().map(|r| parts::reachable(r, 2)).collect();
+        let text = Span::new(kinds.join("; "), Style::Plain);
+        lines.push(Row::Across(vec![name(0, "reachable"), text], 17));
+    }
     if let Some(repeats) = &deployment.repeats {
         let text = Span::new(parts::repeats(repeats), Style::Plain);
         lines.push(Row::Across(vec![name(0, "repeats"), text], 17));

@@ -1,7 +1,9 @@
 //! Sentences and cells that several reports have in common.
 
-use altaz_profile::results::{Barrier, DeploymentResult, LayerResult, Repeats};
-use altaz_profile::{BlindSpot, Boundary, Context, Host, Layer, LoadSummary, Owner, Posture};
+use altaz_profile::results::{Barrier, DeploymentResult, KindResult, LayerResult, Repeats};
+use altaz_profile::{
+    BlindSpot, Boundary, Context, Host, Layer, LoadSummary, Owner, Posture, Reachable,
+};
 
 use crate::number::{UNDEFINED, count, count_opt, coverage, decimal, kb, kb_opt, percent, unseen};
 use crate::style::{NO_BREAK, Span, Style};
@@ -263,6 +265,14 @@ pub fn sides(boundary: &Boundary) -> String {
 
 /// Width of a boundary: `62 exercised of 339 permitted`.
 pub fn boundary_width(boundary: &Boundary) -> String {
+    let width = width(boundary);
+    match boundary.per_request() {
+        Some(n) => format!("{width}, {} a request", decimal(Some(n), 1)),
+        None => width,
+    }
+}
+
+fn width(boundary: &Boundary) -> String {
     match (boundary.exercised, boundary.permitted) {
         (None, None) => UNDEFINED.into(),
         (exercised, None) => format!("{} exercised", count_opt(exercised.map(u64::from))),
@@ -301,6 +311,34 @@ pub fn barrier(b: &Barrier) -> String {
         text.push_str("; the tenant's own: bars an intruder, not a hostile tenant");
     }
     text
+}
+
+/// One kind of request: its load and its figures.
+pub fn kind(kind: &KindResult) -> String {
+    let own: u64 = kind.layers.iter().map(|l| l.own_functions).sum();
+    let functions = |n: Option<u64>| {
+        n.map_or_else(|| UNDEFINED.to_owned(), |n| format!("{} functions", count(n)))
+    };
+    format!(
+        "{}: {}; VAP {}, {} of them this kind's alone; HAP {}",
+        kind.name,
+        load(&kind.load),
+        functions(kind.vap.map(|v| v.functions)),
+        count(own),
+        functions(kind.hap.map(|h| h.exercised_functions)),
+    )
+}
+
+/// What can be reached on the host, by kind, with up to `names` names of each.
+pub fn reachable(reachable: &Reachable, names: usize) -> String {
+    let shown: Vec<&str> = reachable.names.iter().take(names).map(String::as_str).collect();
+    let more = reachable.count.saturating_sub(shown.len() as u64);
+    let names = match (shown.is_empty(), more) {
+        (true, _) => String::new(),
+        (false, 0) => format!(": {}", shown.join(", ")),
+        (false, more) => format!(": {}, {} more", shown.join(", "), count(more)),
+    };
+    format!("{} {}{names}", count(reachable.count), reachable.what)
 }
 
 /// A barrier in a few words: what must fall, and how much code is behind it.
@@ -386,6 +424,31 @@ pub fn exercised(deployment: &DeploymentResult, name: &str) -> String {
 
 /// Repeats in a sentence.
 pub fn repeats(repeats: &Repeats) -> String {
+    let mut text = similarity(repeats);
+    let known: Vec<String> = [
+        ("vap.functions", "VAP"),
+        ("hap.exercised_functions", "HAP"),
+        ("vap.tenant_share", "tenant's share"),
+    ]
+    .iter()
+    .filter_map(|(name, words)| {
+        let figure = repeats.figures.iter().find(|f| f.name == *name)?;
+        let shown = |v: f64| match figure.name.ends_with("share") {
+            true => percent(Some(v)),
+            false => count(v.round() as u64),
+        };
+        let (low, high) = figure.interval?;
+        Some(format!("{words} {} ({} to {})", shown(figure.mean), shown(low), shown(high)))
+    })
+    .collect();
+    if !known.is_empty() {
+        text.push_str("; means with 95 % intervals: ");
+        text.push_str(&known.join(", "));
+    }
+    text
+}
+
+fn similarity(repeats: &Repeats) -> String {
     let functions = repeats.runs.iter().map(|r| r.functions);
     let (low, high) = (functions.clone().min().unwrap_or(0), functions.max().unwrap_or(0));
     format!(

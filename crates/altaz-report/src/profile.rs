@@ -1,7 +1,7 @@
 //! One profile, for a terminal.
 
 use altaz_profile::results::{Component, DeploymentResult, LayerResult, ProfileReport};
-use altaz_profile::{BlindSpot, Posture};
+use altaz_profile::{BlindSpot, Posture, Reachable};
 
 use crate::TextOptions;
 use crate::number::{UNDEFINED, count, decimal, kb, kb_opt, percent};
@@ -305,7 +305,13 @@ pub fn posture_lines(d: &DeploymentResult) -> Vec<Vec<Span>> {
             Span::new(parts::posture(p), Style::Plain),
         ]
     };
-    d.posture.iter().map(line).collect()
+    let reach = |r: &Reachable| {
+        vec![
+            Span::new(format!("reachable, {}: ", r.kind), Style::Strong),
+            Span::new(parts::reachable(r, usize::MAX), Style::Plain),
+        ]
+    };
+    d.posture.iter().map(line).chain(d.reachable.iter().map(reach)).collect()
 }
 
 /// A line for each blind spot.

@@ -61,6 +61,7 @@ fn layer() -> impl Strategy<Value = LayerResult> {
             lost_events: counts.3[1],
             rare_functions: counts.3[2],
             code: Some(CodeBytes { named: code[0], jit: code[1], unnamed: code[2] }),
+            executed_bytes_per_request: None,
             held_out: held.0.map(|predicted| HeldOut {
                 train_windows: counts.3[0],
                 held_windows: counts.3[1],
@@ -104,6 +105,7 @@ fn deployment() -> impl Strategy<Value = DeploymentResult> {
                 .into_iter()
                 .map(|(name, to, permitted, exercised)| Boundary {
                     entries: vec![BoundaryEntry::new(name.clone(), counts[2])],
+                    requests: None,
                     permitted_entries: vec![],
                     guard: None,
                     name: if counts[3] % 2 == 0 { "syscall".into() } else { name },

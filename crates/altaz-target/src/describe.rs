@@ -133,7 +133,9 @@ fn nameless() -> ServiceSpec {
             env: BTreeMap::new(),
         },
         ready: Ready { check: ReadyCheck::Tcp, port: 0, timeout_s: 0 },
-        load: Load { requests: 0, kind: LoadKind::Command(Vec::new()) },
+        load: Load { name: String::new(), requests: 0, kind: LoadKind::Command(Vec::new()) },
+        more_loads: Vec::new(),
+        processes: Vec::new(),
         layers: Vec::new(),
     }
 }

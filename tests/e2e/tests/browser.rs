@@ -53,6 +53,7 @@ fn profile(deployment: &str, functions: u64) -> Profile {
         to,
         permitted,
         exercised,
+        requests: None,
         entries: vec![],
         permitted_entries: vec![],
         guard: None,
@@ -91,6 +92,9 @@ fn profile(deployment: &str, functions: u64) -> Profile {
         clock: None,
         packages: vec![],
         posture: vec![],
+        reachable: vec![],
+        kinds: vec![],
+        work: vec![],
         notes: vec![],
     };
     Profile { manifest, units }

@@ -69,6 +69,58 @@ fn a_service_that_dies_under_load_is_said_to_have_died() {
     assert!(!dir.path().join("out/compare.json").exists());
 }
 
+/// As root it serves; as process 1 of a container it finds its port taken; under an account its
+/// program is not there.
+const PICKY: &str = r#"["/bin/sh", "-c", """
+if [ $$ = 1 ]; then
+    socat TCP-LISTEN:80,bind=127.0.0.1 - & sleep 1
+    exec socat TCP-LISTEN:80,fork EXEC:/srv/answer
+elif [ "$(id -u)" != 0 ]; then
+    exec /usr/bin/nonesuch
+fi
+exec socat TCP-LISTEN:80,fork,reuseaddr EXEC:/srv/answer
+"""]"#;
+
+fn interfaces() -> Vec<String> {
+    let mut names = files("/sys/class/net".into());
+    names.sort();
+    names
+}
+
+#[test]
+#[ignore = "needs the lab"]
+fn what_fails_is_listed_with_its_reason_and_the_rest_goes_on_and_nothing_is_left() {
+    let dir = tiny(&[(SOCAT, PICKY), ("port = 8080", "port = 80")]);
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    let before = interfaces();
+    let wanted = "--deployment=runc,login,login-hardened,physical";
+    let ran = altaz_in(dir.path(), &["compare", "tiny.toml", "--dir=out", wanted]);
+    let text = ran.expect(4, &["process is measured, too"]).stderr.clone();
+    assert!(!text.contains("left behind"), "{text}");
+    assert_eq!(std::fs::read_to_string("/proc/self/mounts").unwrap(), mounts);
+    assert_eq!(interfaces(), before);
+
+    let json = std::fs::read(dir.path().join("out/compare.json")).unwrap();
+    let result: Value = serde_json::from_slice(&json).unwrap();
+    let of = |name: &str| {
+        let all = result["deployments"].as_array().unwrap();
+        all.iter().find(|d| d["name"] == name).unwrap().clone()
+    };
+    for (name, why) in
+        [("runc", "Address already in use"), ("login", "nonesuch"), ("login-hardened", "nonesuch")]
+    {
+        let reason = of(name)["reason"].to_string();
+        assert_eq!(of(name)["available"], false, "{name}");
+        assert!(reason.contains(why), "{name}: {reason}");
+    }
+    let (process, physical) = (of("process"), of("physical"));
+    assert_eq!(process["available"], true);
+    assert_eq!((&physical["available"], &physical["model_only"]), (&true.into(), &true.into()));
+    assert_eq!(physical["vap"]["functions"], process["vap"]["functions"]);
+    assert_eq!(physical["vap"]["provider_functions"], 0);
+    assert_eq!(physical["hap"]["exercised_functions"], 0);
+}
+
 #[test]
 #[ignore = "needs the lab"]
 fn failed_requests_make_the_measurement_incomplete_and_keep_its_results() {

@@ -62,6 +62,9 @@ fn profile(more: &[(u64, &[u32])]) -> Profile {
         clock: None,
         posture: vec![],
         packages: vec![],
+        reachable: vec![],
+        kinds: vec![],
+        work: vec![],
         notes: vec![],
     };
     Profile { manifest, units }

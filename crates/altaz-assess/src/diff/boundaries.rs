@@ -31,6 +31,7 @@ pub(super) fn boundaries(a: &Manifest, b: &Manifest) -> Vec<DiffBoundary> {
                 permitted: None,
                 exercised: None,
                 entries: vec![],
+                requests: None,
                 permitted_entries: vec![],
                 guard: None,
             };

@@ -27,6 +27,8 @@ pub struct Built {
     /// How often functions were entered while serving: executions of blocks that begin where the
     /// function begins.
     pub entered: BTreeMap<(Layer, Arc<str>), u64>,
+    /// Bytes of code executed while serving, each execution counted, by layer, background left out.
+    pub executed: BTreeMap<Layer, u64>,
 }
 
 /// Byte ranges, united.
@@ -72,6 +74,8 @@ struct Activity {
     /// (window, highest block count), ascending.
     windows: Vec<(u32, u64)>,
     covered: [Ranges; 4],
+    /// Bytes executed in the serve phase, each execution counted.
+    executed: u64,
 }
 
 impl Activity {
@@ -124,6 +128,10 @@ pub fn build(recording: &Recording, names: &mut Names<'_>) -> Built {
                             activity.resize(at + 1, Activity::default());
                         }
                         activity[at].note(index as u32, count);
+                        if phase == SERVE {
+                            let bytes = count.saturating_mul(piece.to.saturating_sub(piece.from));
+                            activity[at].executed = activity[at].executed.saturating_add(bytes);
+                        }
                         if first {
                             activity[at].covered[phase].add(piece.from, piece.to);
                         }
@@ -137,10 +145,14 @@ pub fn build(recording: &Recording, names: &mut Names<'_>) -> Built {
 
     let judged = judge(&activity, &windows);
     let mut units = Vec::new();
+    let mut executed: BTreeMap<Layer, u64> = BTreeMap::new();
     let mut code: BTreeMap<Layer, CodeBytes> = BTreeMap::new();
     for (id, activity) in activity.into_iter().enumerate() {
         let target = names.target(TargetId(id as u32));
-        let Activity { windows: seen, covered } = activity;
+        let Activity { windows: seen, covered, executed: bytes } = activity;
+        if judged[id][SERVE] && bytes > 0 {
+            *executed.entry(target.layer).or_default() += bytes;
+        }
         for ((phase, covered), service) in PHASES.iter().zip(covered).zip(judged[id]) {
             let in_phase: Vec<u32> = seen
                 .iter()
@@ -169,7 +181,7 @@ pub fn build(recording: &Recording, names: &mut Names<'_>) -> Built {
             *entered.entry((target.layer, Arc::clone(&target.symbol))).or_default() += count;
         }
     }
-    Built { units, windows, code, left_out, entered }
+    Built { units, windows, code, left_out, entered, executed }
 }
 
 /// A row; `windows` is not empty.

@@ -4,15 +4,12 @@
 //! in the other deployments, so that the path of a packet is comparable. Kernel and userland are the
 //! tenant's, as on a rented physical machine, and nothing is shared.
 
-use std::time::Duration;
-
 use altaz_profile::model::{Layer, Owner};
 use altaz_profile::rules::Machine;
-use rustix::process::Signal;
 
+use super::started::{ServiceIs, Started};
 use super::{need_path, need_program};
 use crate::cgroup::{self, Cgroup};
-use crate::exec::{self, Child};
 use crate::launch::{self, Surroundings};
 use crate::layers::{self, Sharing};
 use crate::net::Namespace;
@@ -73,35 +70,16 @@ impl Deployment for Process {
             log: lab.run.join("service.log"),
         };
         let child = launch::start(spec, &at)?;
-        Ok(Box::new(Started { child, at, cgroup, mounts, _namespace: namespace }))
-    }
-}
-
-struct Started {
-    child: Child,
-    at: Surroundings,
-    // Dropped in this order: processes first, then what they used.
-    cgroup: Cgroup,
-    mounts: Mounts,
-    _namespace: Namespace,
-}
-
-impl Running for Started {
-    fn exited(&mut self) -> Option<String> {
-        let status = self.child.exited()?;
-        Some(format!("the service {}\n{}", exec::describe(status), self.log_tail()))
-    }
-
-    fn log_tail(&self) -> String {
-        exec::tail(&self.at.log)
-    }
-
-    fn stop(&mut self, timeout: Duration) -> Result<(), DeployError> {
-        self.child.signal(Signal::TERM);
-        self.child.wait(timeout);
-        // What outlived the service's first process, or all of it.
-        self.cgroup.kill()?;
-        self.child.wait(Duration::from_secs(5));
-        self.mounts.remove()
+        Ok(Box::new(Started {
+            child,
+            service: ServiceIs::Started,
+            log: at.log,
+            neighbour: None,
+            shared_host: false,
+            notes: Vec::new(),
+            cgroup,
+            mounts,
+            _namespace: namespace,
+        }))
     }
 }

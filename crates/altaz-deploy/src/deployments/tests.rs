@@ -61,7 +61,8 @@ fn boundaries_and_rules_only_speak_of_layers_that_the_deployment_has() {
 
 #[test]
 fn the_same_application_code_has_the_same_layer_everywhere() {
-    for d in all() {
+    // A model has no rules of its own: nothing is recorded by it.
+    for d in all().iter().filter(|d| d.model_of().is_none()) {
         let d = describe(d.name());
         let machine = if d.layers.iter().any(|l| l.name == Layer::GuestKernel) {
             Machine::Guest
@@ -87,9 +88,25 @@ fn only_code_that_several_tenants_pass_is_shared() {
     let shared = |name: &str| -> Vec<Layer> {
         describe(name).layers.into_iter().filter(|l| l.shared).map(|l| l.name).collect()
     };
-    assert_eq!(shared("process"), []);
-    for name in ["runc", "runsc-systrap", "qemu", "qemu-microvm", "runc-in-qemu"] {
+    for name in ["process", "physical"] {
+        assert_eq!(shared(name), [], "{name}");
+    }
+    let kernel_only = [
+        "runc",
+        "crun",
+        "runsc-systrap",
+        "runsc-ptrace",
+        "qemu",
+        "qemu-microvm",
+        "runc-in-qemu",
+        "enclave",
+    ];
+    for name in kernel_only {
         assert_eq!(shared(name), [Layer::HostKernel], "{name}");
+    }
+    let userland = [Layer::LanguageRuntime, Layer::Library, Layer::HostKernel];
+    for name in ["login", "login-hardened"] {
+        assert_eq!(shared(name), userland, "{name}: one installation for all");
     }
 }
 
@@ -128,6 +145,23 @@ fn a_guest_s_vdso_is_a_library_of_its_image() {
         let vdso = user(Machine::Guest, Origin::Host, "linux-vdso.so.1", "");
         assert_eq!(layer(&d, vdso), Some(Layer::Library), "{name}");
     }
+}
+
+#[test]
+fn a_model_rests_on_a_deployment_that_is_run_and_has_its_layers() {
+    for d in all() {
+        let Some(measured) = d.model_of() else { continue };
+        let run = by_name(measured).unwrap();
+        assert_eq!(run.model_of(), None, "{}: a model of a model", d.name());
+        let layers = |d: Description| d.layers.iter().map(|l| l.name).collect::<Vec<_>>();
+        assert_eq!(layers(describe(d.name())), layers(describe(measured)), "{}", d.name());
+    }
+}
+
+#[test]
+fn both_platforms_of_gvisor_tell_their_processes_apart_in_the_same_way() {
+    let (a, b) = (describe("runsc-systrap"), describe("runsc-ptrace"));
+    assert_eq!((a.split_binaries, a.rules, a.layers), (b.split_binaries, b.rules, b.layers));
 }
 
 #[test]

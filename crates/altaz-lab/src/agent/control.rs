@@ -121,6 +121,10 @@ fn answer(
         }
         RequestBody::DeployStop => service.stop().map(|value| Some(Event::Done(value))),
         RequestBody::DeployStatus => service.status().map(|value| Some(Event::Done(value))),
+        RequestBody::DeployReachable => service.reachable().map(|value| Some(Event::Done(value))),
+        RequestBody::DeployTraces => {
+            Ok(Some(Event::Done(json!(altaz_deploy::traces::traces("/".as_ref())))))
+        }
         RequestBody::BoundaryArm => {
             service.arm()?;
             done()

@@ -186,9 +186,10 @@ fn network() -> io::Result<()> {
 
 /// Names under which deployments find what boot gave them.
 fn place_links() -> io::Result<()> {
-    if let Ok(device) = disk("service") {
+    for serial in (0..).map(places::service_serial) {
+        let Ok(device) = disk(&serial) else { break };
         fs::create_dir_all("/dev/altaz")?;
-        symlink(device, places::SERVICE_DISK)?;
+        symlink(device, Path::new("/dev/altaz").join(serial))?;
     }
     fs::create_dir_all(places::LAB_DIR)?;
     let release = nix::sys::utsname::uname()?.release().to_string_lossy().into_owned();

@@ -87,6 +87,14 @@ impl Service {
         }
     }
 
+    /// What the service can reach on its host; a list.
+    pub(super) fn reachable(&self) -> io::Result<Value> {
+        match &self.running {
+            Some(running) => Ok(serde_json::to_value(running.reachable())?),
+            None => refuse("no service was started"),
+        }
+    }
+
     /// Stops the service and keeps what it leaves: `{"log": tail}`.
     pub(super) fn stop(&mut self) -> io::Result<Value> {
         let Some(mut running) = self.running.take() else {

@@ -17,6 +17,7 @@ use crate::console::Console;
 use crate::error::{LabError, Result};
 use crate::image::LabImage;
 use crate::netns::NetNs;
+use crate::places;
 use crate::qemu::{Accel, Disk, Machine, Qemu};
 
 /// The exact instrument, to be loaded into QEMU.
@@ -47,7 +48,7 @@ impl PluginAttach {
 pub(super) struct Start<'a> {
     pub(super) qemu: &'a Qemu,
     pub(super) image: &'a LabImage,
-    pub(super) service: Option<PathBuf>,
+    pub(super) services: Vec<PathBuf>,
     pub(super) initrd: File,
     pub(super) input: File,
     pub(super) tap: File,
@@ -72,7 +73,10 @@ impl Start<'_> {
 
         let kernel = self.image.kernel();
         let mut disks = vec![Disk { serial: "root", path: self.image.disk(), snapshot: true }];
-        disks.extend(self.service.map(|path| Disk { serial: "service", path, snapshot: true }));
+        let serials: Vec<String> = (0..self.services.len()).map(places::service_serial).collect();
+        for (serial, path) in serials.iter().zip(self.services) {
+            disks.push(Disk { serial, path, snapshot: true });
+        }
         let input = PathBuf::from(format!("/proc/self/fd/{}", self.input.as_raw_fd()));
         disks.push(Disk { serial: "input", path: input, snapshot: false });
         let plugin = self.plugin.as_ref().map(|p| {

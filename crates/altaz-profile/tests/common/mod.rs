@@ -146,6 +146,7 @@ pub fn manifest() -> Manifest {
             permitted: Some(72),
             exercised: Some(2),
             entries: vec![BoundaryEntry::new("futex", 41_234), BoundaryEntry::new("pwrite64", 600)],
+            requests: None,
             permitted_entries: vec![],
             guard: None,
         }],
@@ -170,6 +171,9 @@ pub fn manifest() -> Manifest {
         clock: None,
         posture: vec![],
         packages: vec![],
+        reachable: vec![],
+        kinds: vec![],
+        work: vec![],
         notes: vec!["A synthetic profile.".to_owned()],
     }
 }

@@ -33,6 +33,7 @@ pub fn layer(
         interrupts: Sums::default(),
         contexts: vec![],
         code: Some(CodeBytes { named: covered, jit: 0, unnamed: 0 }),
+        executed_bytes_per_request: None,
         held_out: Some(HeldOut {
             train_windows: 88,
             held_windows: 30,
@@ -70,6 +71,7 @@ fn boundary(name: &str, from: Layer, to: Layer, widths: (Option<u32>, Option<u32
             BoundaryEntry::new("read", 1_204),
             BoundaryEntry::new("fdatasync", 300),
         ],
+        requests: None,
         permitted_entries: vec![],
         guard: None,
     }
@@ -282,8 +284,17 @@ pub fn microvm() -> DeploymentResult {
         pairs: vec![PairSimilarity { a: 0, b: 1, steady: Some(0.9862), all: Some(0.9311) }],
         min_steady: Some(0.9862),
         min_all: Some(0.9311),
+        figures: vec![
+            figure("vap.functions", 4_569.5, (4_169.0, 4_970.0)),
+            figure("vap.tenant_share", 0.766, (0.751, 0.781)),
+            figure("hap.exercised_functions", 645.5, (588.0, 703.0)),
+        ],
     });
     d
+}
+
+fn figure(name: &str, mean: f64, interval: (f64, f64)) -> RepeatFigure {
+    RepeatFigure { name: name.into(), mean, interval: Some(interval), runs: 2 }
 }
 
 pub fn compare() -> CompareResult {

@@ -1,7 +1,7 @@
 //! One recording of one deployment: a fresh lab from boot to power-off.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -10,12 +10,14 @@ use altaz_collect::exact::build::{self, Built};
 use altaz_collect::exact::naming::{CodeImage, KernelCode, Names, RoleRule, Sources};
 use altaz_collect::exact::recording::{Purpose, Recording};
 use altaz_deploy::boundary::Counts;
-use altaz_deploy::{Deployment, Description, ServiceSpec, seccomp};
+use altaz_deploy::traces::left_behind;
+use altaz_deploy::{Deployment, Description, Load, ServiceSpec, seccomp};
+use altaz_lab::ServiceImage;
 use altaz_lab::protocol::RequestBody;
 use altaz_profile::rules::{LayerRules, Machine, Origin};
 use altaz_profile::{
-    BlindSpot, Boundary, BoundaryEntry, Calibration, Host, Instrument, InstrumentKind, Layer,
-    LoadSummary, Manifest, Phase, Profile, SCHEMA,
+    BlindSpot, Boundary, BoundaryEntry, Calibration, Host, Instrument, InstrumentKind, KindOfLoad,
+    Layer, LayerWork, LoadSummary, Manifest, Phase, Profile, Reachable, SCHEMA,
 };
 use altaz_symbols::Kallsyms;
 use anyhow::{Context, Result, anyhow, bail};
@@ -51,12 +53,24 @@ pub struct Measurement<'a> {
     pub spec: &'a ServiceSpec,
     /// How it runs.
     pub deployment: &'static dyn Deployment,
-    /// Requests in the serve phase.
-    pub requests: u64,
+    /// Requests of each kind in the serve phase, when not the spec's.
+    pub requests: Option<u64>,
     /// Requests per second, when not the spec's.
     pub rate: Option<f64>,
     /// Speaks to the user.
     pub ui: &'a Ui,
+}
+
+/// What was seen of the service from its start to its stop, besides what the instrument saw.
+struct Served {
+    ready: Duration,
+    notes: Vec<String>,
+    load: LoadReport,
+    kinds: Vec<KindOfLoad>,
+    crossings: Counts,
+    /// Requests during which crossings were counted.
+    crossing_requests: u64,
+    reachable: Vec<Reachable>,
 }
 
 /// What was observed before naming.
@@ -64,10 +78,7 @@ struct Observed {
     recording: Recording,
     hello: altaz_lab::protocol::Hello,
     api_version: u32,
-    load: LoadReport,
-    ready: Duration,
-    crossings: Counts,
-    notes: Vec<String>,
+    served: Served,
     kallsyms: Vec<u8>,
     guest_kallsyms: Option<Vec<u8>>,
     vdso: Vec<u8>,
@@ -79,6 +90,7 @@ impl Measurement<'_> {
     /// # Errors
     /// When the service does not start, get ready or survive, or the lab fails.
     pub fn run(&self) -> Result<Profile> {
+        self.deployment.runs(self.spec)?;
         let recorded_at =
             humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string();
         let description = self.deployment.describe(self.spec);
@@ -99,11 +111,19 @@ impl Measurement<'_> {
         step.done(&format!("{:.1} s", session.vm.boot_time().as_secs_f64()));
 
         self.baseline(&mut session)?;
-        let (ready, notes) = self.start(&mut session)?;
-        self.warm_up(&mut session)?;
-        let load = self.serve(&mut session)?;
-        let crossings = self.boundaries(&mut session)?;
-        self.stop(&mut session)?;
+        let before = self.traces(&session)?;
+        let served = self.served(&mut session);
+        let mut served = match served {
+            Ok(served) => served,
+            Err(error) => return Err(self.after_failure(&session, &before, error)),
+        };
+        let left = left_behind(&before, &self.traces(&session)?);
+        if !left.is_empty() {
+            let left =
+                format!("{} left behind in the lab: {}", self.deployment.name(), left.join(", "));
+            self.ui.warn(&left);
+            served.notes.push(left);
+        }
 
         let kallsyms = session.vm.kallsyms()?;
         let guest_kallsyms = session.vm.guest_kallsyms()?;
@@ -114,18 +134,65 @@ impl Measurement<'_> {
         if let Err(error) = off {
             self.ui.note(&format!("the lab had to be killed: {error}"));
         }
-        Ok(Observed {
-            recording,
-            hello,
-            api_version,
-            load,
-            ready,
-            crossings,
-            notes,
-            kallsyms,
-            guest_kallsyms,
-            vdso,
-        })
+        Ok(Observed { recording, hello, api_version, served, kallsyms, guest_kallsyms, vdso })
+    }
+
+    /// From the start to the stop of the service.
+    fn served(&self, session: &mut Session<'_>) -> Result<Served> {
+        let (ready, notes) = self.start(session)?;
+        self.warm_up(session)?;
+        let (load, kinds) = self.serve(session)?;
+        let (crossings, crossing_requests) = self.boundaries(session)?;
+        let reachable = self.reachable(session)?;
+        self.stop(session)?;
+        Ok(Served { ready, notes, load, kinds, crossings, crossing_requests, reachable })
+    }
+
+    /// Stops what may still run, and adds to the error what is left behind all the same. The lab is
+    /// thrown away anyway: this is a check of the deployment.
+    fn after_failure(
+        &self,
+        session: &Session<'_>,
+        before: &[String],
+        error: anyhow::Error,
+    ) -> anyhow::Error {
+        if self.parts.interrupt.is_set() || !session.vm.is_alive() {
+            return error;
+        }
+        let timeout = Duration::from_secs(self.spec.service.stop_timeout_s.into()) + STOP_MARGIN;
+        // Refused when nothing was started, and a failed stop shows in what is left.
+        let _ = session.vm.call("stop the service", RequestBody::DeployStop, &[], Some(timeout));
+        let left = match self.traces(session) {
+            Ok(after) => left_behind(before, &after),
+            Err(_) => return error,
+        };
+        if left.is_empty() {
+            return error;
+        }
+        anyhow!("{error:#}; left behind in the lab: {}", left.join(", "))
+    }
+
+    /// What is in the lab now that a deployment could have made.
+    fn traces(&self, session: &Session<'_>) -> Result<Vec<String>> {
+        let (value, _) = session.vm.call(
+            "list what is in the lab",
+            RequestBody::DeployTraces,
+            &[],
+            Some(DEPLOY_TIMEOUT),
+        )?;
+        serde_json::from_value(value).context("reading what is in the lab")
+    }
+
+    /// What the service can reach on the host, where others live beside it. Not part of the profile.
+    fn reachable(&self, session: &mut Session<'_>) -> Result<Vec<Reachable>> {
+        let (value, _) = session.vm.call(
+            "look at what the service can reach",
+            RequestBody::DeployReachable,
+            &[],
+            Some(DEPLOY_TIMEOUT),
+        )?;
+        session.close(Purpose::Aside)?;
+        serde_json::from_value(value).context("reading what the service can reach")
     }
 
     fn baseline(&self, session: &mut Session<'_>) -> Result<()> {
@@ -218,17 +285,52 @@ impl Measurement<'_> {
     /// not what it does for each.
     fn warm_up(&self, session: &mut Session<'_>) -> Result<()> {
         let step = self.ui.step("first requests", None);
-        self.load(session, Phase::Start, WARM_UP_REQUESTS.min(self.requests), &|_| ())?;
+        for load in self.spec.loads() {
+            let requests = WARM_UP_REQUESTS.min(self.requests_of(load));
+            self.load(session, Phase::Start, &self.aimed(load, requests), &|_| ())?;
+        }
         step.done("");
         Ok(())
     }
 
-    fn serve(&self, session: &mut Session<'_>) -> Result<LoadReport> {
-        let step = self.ui.step("serving", Some(self.requests));
-        let report =
-            self.load(session, Phase::Serve, self.requests, &|requests| step.set(requests))?;
-        step.done(&format!("{} requests, {} failed", report.sent, report.error_count()));
-        Ok(report)
+    /// Each kind of request in windows of its own, one kind after the other.
+    fn serve(&self, session: &mut Session<'_>) -> Result<(LoadReport, Vec<KindOfLoad>)> {
+        let mut kinds: Vec<KindOfLoad> = Vec::new();
+        let mut reports = Vec::new();
+        for load in self.spec.loads() {
+            let requests = self.requests_of(load);
+            let what = match load.name.as_str() {
+                "" => "serving".to_owned(),
+                name => format!("serving {name} requests"),
+            };
+            let step = self.ui.step(&what, Some(requests));
+            let first_window = session.recording.profile_windows().count() as u32;
+            let aimed = self.aimed(load, requests);
+            let report =
+                self.load(session, Phase::Serve, &aimed, &|requests| step.set(requests))?;
+            let end_window = session.recording.profile_windows().count() as u32;
+            step.done(&format!("{} requests, {} failed", report.sent, report.error_count()));
+            if !load.name.is_empty() {
+                kinds.push(KindOfLoad {
+                    name: load.name.clone(),
+                    load: summary(&report, None),
+                    first_window,
+                    end_window,
+                });
+            }
+            reports.push((load.name.as_str(), report));
+        }
+        let whole = LoadReport::joined(&reports).context("the spec asks for no load")?;
+        Ok((whole, kinds))
+    }
+
+    fn requests_of(&self, load: &Load) -> u64 {
+        self.requests.unwrap_or(load.requests)
+    }
+
+    fn aimed(&self, load: &Load, requests: u64) -> ServiceLoad {
+        let at = SocketAddr::new(SERVICE, self.spec.service.port);
+        ServiceLoad::of(load, at, requests, self.rate)
     }
 
     /// Runs load from outside while windows are taken; `progress` gets the finished requests.
@@ -236,14 +338,13 @@ impl Measurement<'_> {
         &self,
         session: &mut Session<'_>,
         phase: Phase,
-        requests: u64,
+        load: &ServiceLoad,
         progress: &dyn Fn(u64),
     ) -> Result<LoadReport> {
-        let load = ServiceLoad::new(self.spec, SERVICE, requests, self.rate);
         session.close(Purpose::Aside)?;
         let (done, errors) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let died = Arc::new(std::sync::Mutex::new(None::<String>));
-        let thread = self.load_thread(&load, &done, &errors, &died, &session.cancelled);
+        let thread = self.load_thread(load, &done, &errors, &died, &session.cancelled);
         let mut asked_at = 0;
         let report = std::thread::scope(|scope| {
             let thread = std::thread::Builder::new()
@@ -304,7 +405,7 @@ impl Measurement<'_> {
     }
 
     /// Some more load with the lab kernel's counters armed. Not part of the profile.
-    fn boundaries(&self, session: &mut Session<'_>) -> Result<Counts> {
+    fn boundaries(&self, session: &mut Session<'_>) -> Result<(Counts, u64)> {
         let step = self.ui.step("counting boundary crossings", None);
         session.vm.call(
             "count boundary crossings",
@@ -312,15 +413,18 @@ impl Measurement<'_> {
             &[],
             Some(DEPLOY_TIMEOUT),
         )?;
-        let requests = self.requests.min(BOUNDARY_REQUESTS);
-        let load = ServiceLoad::new(self.spec, SERVICE, requests, self.rate);
-        let ignored = || Arc::new(AtomicU64::new(0));
-        let died = Arc::new(std::sync::Mutex::new(None));
-        let run = self.load_thread(&load, &ignored(), &ignored(), &died, &session.cancelled);
-        std::thread::scope(|scope| scope.spawn(run).join())
-            .map_err(|_| anyhow!("the load's thread died"))?
-            .context("entering the lab's network")?
-            .map_err(|e| anyhow!(e))?;
+        let mut requests = 0;
+        for load in self.spec.loads() {
+            let load = self.aimed(load, self.requests_of(load).min(BOUNDARY_REQUESTS));
+            let ignored = || Arc::new(AtomicU64::new(0));
+            let died = Arc::new(std::sync::Mutex::new(None));
+            let run = self.load_thread(&load, &ignored(), &ignored(), &died, &session.cancelled);
+            let report = std::thread::scope(|scope| scope.spawn(run).join())
+                .map_err(|_| anyhow!("the load's thread died"))?
+                .context("entering the lab's network")?
+                .map_err(|e| anyhow!(e))?;
+            requests += report.sent;
+        }
         self.parts.interrupt.check()?;
         let (value, _) = session.vm.call(
             "read the boundary counts",
@@ -334,7 +438,7 @@ impl Measurement<'_> {
         let words =
             counts.boundaries.iter().map(|(name, entries)| format!("{} {name}", entries.len()));
         step.done(&words.collect::<Vec<_>>().join(", "));
-        Ok(counts)
+        Ok((counts, requests))
     }
 
     fn stop(&self, session: &mut Session<'_>) -> Result<()> {
@@ -409,12 +513,17 @@ impl Measurement<'_> {
                 (None, _) => (None, None),
             };
         let sources = Sources {
-            images: vec![
-                self.parts.service_code.as_source(Origin::Service),
-                self.parts.lab_code.as_source(Origin::Host),
-                bytes_image(&agent_index, &agent.bytes),
-                vdso,
-            ],
+            images: self
+                .parts
+                .service_code
+                .iter()
+                .map(|code| code.as_source(Origin::Service))
+                .chain([
+                    self.parts.lab_code.as_source(Origin::Host),
+                    bytes_image(&agent_index, &agent.bytes),
+                    vdso,
+                ])
+                .collect(),
             kernel: host_kernel,
             guest_kernel,
             kernel_program,
@@ -448,21 +557,21 @@ impl Measurement<'_> {
         calibration: Calibration,
         recorded_at: String,
     ) -> Profile {
-        let Built { units, windows, code, left_out, entered } = built;
+        let Built { units, windows, code, left_out, entered, executed } = built;
         let mut layers = description.layers.clone();
         for layer in &mut layers {
             layer.code = Some(code.get(&layer.name).copied().unwrap_or_default());
         }
         let mut blind_spots = description.blind_spots.clone();
         blind_spots.extend(sizes_of_the_unnamed(&code, left_out));
-        let report = &observed.load;
+        let served = observed.served;
         let mut notes = description.notes.clone();
-        notes.extend(observed.notes);
-        notes.extend(observed.crossings.notes.iter().cloned());
-        if observed.crossings.dropped > 0 {
+        notes.extend(served.notes.iter().cloned());
+        notes.extend(served.crossings.notes.iter().cloned());
+        if served.crossings.dropped > 0 {
             notes.push(format!(
                 "{} boundary crossings could not be told apart by the lab's kernel; widths are lower bounds",
-                observed.crossings.dropped
+                served.crossings.dropped
             ));
         }
         Profile {
@@ -487,28 +596,46 @@ impl Measurement<'_> {
                     cpu: observed.hello.cpu.clone(),
                     cpus: observed.hello.cpus as u32,
                 },
-                image_id: self.parts.service.image_id().into(),
+                image_id: self
+                    .parts
+                    .services
+                    .iter()
+                    .map(ServiceImage::image_id)
+                    .collect::<Vec<_>>()
+                    .join("+"),
                 layers,
-                boundaries: boundaries(description, &observed.crossings, &entered),
+                boundaries: boundaries(description, &served, &entered),
                 windows,
-                load: Some(LoadSummary {
-                    description: report.description.clone(),
-                    requests: report.sent,
-                    errors: report.error_count(),
-                    p50_ms: report.latencies.quantile_ms(0.5),
-                    p99_ms: report.latencies.quantile_ms(0.99),
-                    rate: report.rate(),
-                    ready_s: Some(observed.ready.as_secs_f64()),
-                }),
+                load: Some(summary(&served.load, Some(served.ready))),
+                kinds: served.kinds,
+                work: executed
+                    .into_iter()
+                    .map(|(layer, executed_bytes)| LayerWork { layer, executed_bytes })
+                    .collect(),
                 blind_spots,
                 calibration: Some(calibration),
                 clock: None,
                 posture: observed.crossings.posture.clone(),
                 packages: Vec::new(),
+                posture: served.crossings.posture.clone(),
+                reachable: served.reachable,
                 notes,
             },
             units,
         }
+    }
+}
+
+/// What was asked and how it was answered.
+fn summary(report: &LoadReport, ready: Option<Duration>) -> LoadSummary {
+    LoadSummary {
+        description: report.description.clone(),
+        requests: report.sent,
+        errors: report.error_count(),
+        p50_ms: report.latencies.quantile_ms(0.5),
+        p99_ms: report.latencies.quantile_ms(0.99),
+        rate: report.rate(),
+        ready_s: ready.map(|r| r.as_secs_f64()),
     }
 }
 
@@ -584,11 +711,14 @@ fn system_call(layer: Layer, symbol: &str) -> Option<&str> {
 /// them, else by the instrument, which saw the functions that serve each system call.
 fn boundaries(
     description: &Description,
-    crossings: &Counts,
+    served: &Served,
     entered: &BTreeMap<(Layer, Arc<str>), u64>,
 ) -> Vec<Boundary> {
     let mut boundaries = description.boundaries.clone();
-    crossings.fill(&mut boundaries);
+    served.crossings.fill(&mut boundaries);
+    for b in boundaries.iter_mut().filter(|b| b.exercised.is_some()) {
+        b.requests = Some(served.crossing_requests);
+    }
     for b in boundaries.iter_mut().filter(|b| b.name == "syscall" && b.exercised.is_none()) {
         let mut entries: Vec<BoundaryEntry> = entered
             .iter()
@@ -599,6 +729,7 @@ fn boundaries(
             .collect();
         BoundaryEntry::sort(&mut entries);
         b.exercised = Some(entries.len() as u32);
+        b.requests = Some(served.load.sent);
         b.entries = entries;
     }
     boundaries

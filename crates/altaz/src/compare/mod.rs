@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use altaz_assess::Options;
-use altaz_deploy::{Deployment, LoadKind, ServiceSpec};
+use altaz_assess::{Model, Options};
+use altaz_deploy::{Deployment, Load, LoadKind, Service, ServiceSpec};
 use altaz_lab::{NetNs, ServiceImage, become_unprivileged_root};
 use altaz_profile::results::functions::FunctionTable;
 use altaz_profile::results::{CompareResult, DeploymentResult};
@@ -36,7 +36,7 @@ const OVERHEAD: Duration = Duration::from_secs(75);
 
 pub(crate) fn run(args: &CompareArgs, cx: &Context) -> Result<ExitCode> {
     let mut spec = read_spec(&args.spec)?;
-    let deployments = chosen(&args.deployment);
+    let deployments = with_measured(chosen(&args.deployment), cx);
     make_dir(&args.dir)?;
     let plugin = &cx.settings.plugin;
     if !plugin.is_file() {
@@ -49,35 +49,47 @@ pub(crate) fn run(args: &CompareArgs, cx: &Context) -> Result<ExitCode> {
     altaz_lab::qemu::Qemu::find()?;
 
     let lab = lab::image(cx)?;
-    let service = lab::building(cx, |options| ServiceImage::ensure(&spec.image, options))?;
-    if let Some(config) = service.oci_config() {
-        take_image_settings(&mut spec, config);
+    let mut services = Vec::new();
+    for image in spec.images() {
+        services.push(lab::building(cx, |options| ServiceImage::ensure(image, options))?);
+    }
+    for (service, image) in spec.services_mut().zip(&services) {
+        if let Some(config) = image.oci_config() {
+            take_image_settings(service, config);
+        }
     }
     let step = cx.ui.step("reading the images' code", None);
     let lab_code = ImageCode::open(lab.dir(), &lab.root_tar())?;
-    let service_code = ImageCode::open(service.dir(), &service.root_tar())?;
+    let service_code = services
+        .iter()
+        .map(|service| ImageCode::open(service.dir(), &service.root_tar()))
+        .collect::<Result<Vec<_>>>()?;
     step.done(&format!(
         "{} executable pages",
-        lab_code.index.page_count() + service_code.index.page_count()
+        lab_code.index.page_count()
+            + service_code.iter().map(|code| code.index.page_count()).sum::<usize>()
     ));
     become_unprivileged_root()?;
     let parts = Parts {
         netns: &NetNs::new()?,
         lab: &lab,
         lab_code: &lab_code,
-        service: &service,
+        services: &services,
         service_code: &service_code,
         plugin,
         interrupt: &cx.lab_interrupt(),
     };
-    let requests = args.requests.unwrap_or(spec.load.requests);
-    let mut clock = Clock::new(deployments.len() as u32 * args.repeat, &spec, requests, args.rate);
-    let mut results = Vec::new();
+    let runs = deployments.iter().filter(|d| d.model_of().is_none()).count() as u32 * args.repeat;
+    let mut clock = Clock::new(runs, &spec, args.requests, args.rate);
+    let mut results: Vec<Option<DeploymentResult>> = vec![None; deployments.len()];
     let mut measured = Vec::new();
     let mut host = None;
     // Cannot run here, and nobody asked for them by name: listed, and no gap of the measurement.
     let mut not_here = Vec::new();
-    for deployment in deployments {
+    for (place, deployment) in deployments.iter().copied().enumerate() {
+        if deployment.model_of().is_some() {
+            continue;
+        }
         let mut profiles = Vec::new();
         let mut failure = None;
         for run in 1..=args.repeat {
@@ -86,7 +98,7 @@ pub(crate) fn run(args: &CompareArgs, cx: &Context) -> Result<ExitCode> {
                 parts: &parts,
                 spec: &spec,
                 deployment,
-                requests,
+                requests: args.requests,
                 rate: args.rate,
                 ui: &cx.ui,
             };
@@ -111,12 +123,18 @@ pub(crate) fn run(args: &CompareArgs, cx: &Context) -> Result<ExitCode> {
                 }
             }
         }
+        for (model, result) in deployments.iter().zip(&mut results) {
+            if model.model_of() == Some(deployment.name()) {
+                *result = Some(modelled(*model, &spec, &profiles)?);
+            }
+        }
         let result = assessed(deployment, &profiles, failure)?;
         if let Some(first) = profiles.into_iter().next() {
             measured.push((first, result.clone()));
         }
-        results.push(result);
+        results[place] = Some(result);
     }
+    let results = results.into_iter().flatten().collect();
     let Some(host) = host else {
         bail!("no deployment could be measured; each one's reason is above");
     };
@@ -149,6 +167,31 @@ struct Told<'a> {
     measured: &'a [(Profile, DeploymentResult)],
     /// Deployments that cannot run here and that nobody asked for by name.
     not_here: &'a [&'a str],
+}
+
+/// The figures of a model on the recordings of what it rests on.
+fn modelled(
+    model: &dyn Deployment,
+    spec: &ServiceSpec,
+    measured: &[Profile],
+) -> Result<DeploymentResult> {
+    if measured.is_empty() {
+        let reason = format!(
+            "it is a model on `{}`, which could not be measured",
+            model.model_of().unwrap_or_default()
+        );
+        return Ok(DeploymentResult::unavailable(model.name(), reason));
+    }
+    let description = model.describe(spec);
+    let model = Model {
+        deployment: description.name,
+        layers: description.layers,
+        blind_spots: description.blind_spots,
+        notes: description.notes,
+    };
+    let measured: Vec<&Profile> = measured.iter().collect();
+    altaz_assess::assess_model(&measured, &model, &Options::default())
+        .with_context(|| format!("assessing {}", model.deployment))
 }
 
 fn finish(
@@ -224,6 +267,30 @@ fn chosen(names: &[String]) -> Vec<&'static dyn Deployment> {
     chosen
 }
 
+/// The chosen deployments and, before each model, the one on whose measurement it rests.
+fn with_measured(
+    chosen: Vec<&'static dyn Deployment>,
+    cx: &Context,
+) -> Vec<&'static dyn Deployment> {
+    let mut all: Vec<&'static dyn Deployment> = Vec::new();
+    for deployment in &chosen {
+        let missing = deployment
+            .model_of()
+            .filter(|base| !chosen.iter().chain(&all).any(|d| d.name() == *base))
+            .and_then(altaz_deploy::by_name);
+        if let Some(base) = missing {
+            cx.ui.note(&format!(
+                "{} is measured, too: {} is a model on it",
+                base.name(),
+                deployment.name()
+            ));
+            all.push(base);
+        }
+        all.push(*deployment);
+    }
+    all
+}
+
 fn make_dir(dir: &Path) -> Result<()> {
     std::fs::create_dir_all(dir)
         .with_context(|| format!("cannot make the output directory {}", dir.display()))?;
@@ -234,9 +301,9 @@ fn make_dir(dir: &Path) -> Result<()> {
 }
 
 /// An OCI image's own environment, where the spec does not say otherwise.
-fn take_image_settings(spec: &mut ServiceSpec, config: &altaz_lab::image::OciConfig) {
+fn take_image_settings(service: &mut Service, config: &altaz_lab::image::OciConfig) {
     for (name, value) in config.env.iter().filter_map(|e| e.split_once('=')) {
-        spec.service.env.entry(name.to_owned()).or_insert_with(|| value.to_owned());
+        service.env.entry(name.to_owned()).or_insert_with(|| value.to_owned());
     }
 }
 
@@ -248,9 +315,10 @@ fn profile_path(dir: &Path, deployment: &str, run: u32) -> PathBuf {
     })
 }
 
-fn stopped(done: &[DeploymentResult], dir: &Path) -> anyhow::Error {
+fn stopped(done: &[Option<DeploymentResult>], dir: &Path) -> anyhow::Error {
+    let recorded = |d: &&DeploymentResult| d.available && !d.model_only;
     let measured: Vec<&str> =
-        done.iter().filter(|d| d.available).map(|d| d.name.as_str()).collect();
+        done.iter().flatten().filter(recorded).map(|d| d.name.as_str()).collect();
     let kept = if measured.is_empty() {
         "nothing was measured yet; earlier results are as they were".to_owned()
     } else {
@@ -268,15 +336,15 @@ struct Clock {
 }
 
 impl Clock {
-    fn new(total: u32, spec: &ServiceSpec, requests: u64, rate: Option<f64>) -> Self {
-        let guess = match &spec.load.kind {
+    fn new(total: u32, spec: &ServiceSpec, requests: Option<u64>, rate: Option<f64>) -> Self {
+        let time = |load: &Load| match &load.kind {
             LoadKind::Http(http) => {
-                Duration::try_from_secs_f64(requests as f64 / rate.unwrap_or(http.rate))
-                    .ok()
-                    .map(|load| load + OVERHEAD)
+                let requests = requests.unwrap_or(load.requests) as f64;
+                Duration::try_from_secs_f64(requests / rate.unwrap_or(http.rate)).ok()
             }
             LoadKind::Command(_) => None,
         };
+        let guess = spec.loads().map(time).sum::<Option<Duration>>().map(|load| load + OVERHEAD);
         Self { total, done: 0, guess, begin: Instant::now() }
     }
 

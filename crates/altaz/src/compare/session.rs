@@ -25,10 +25,10 @@ pub struct Parts<'a> {
     pub lab: &'a LabImage,
     /// Its code.
     pub lab_code: &'a ImageCode,
-    /// The service.
-    pub service: &'a ServiceImage,
-    /// Its code.
-    pub service_code: &'a ImageCode,
+    /// The images of the service; of a pod several, that of the service itself first.
+    pub services: &'a [ServiceImage],
+    /// Their code.
+    pub service_code: &'a [ImageCode],
     /// The plugin's shared object.
     pub plugin: &'a std::path::Path,
     /// Set when the user wants to stop.
@@ -58,7 +58,8 @@ impl<'a> Session<'a> {
         // QEMU waits for the configuration before it starts the machine, and `boot` for the machine.
         let greet = std::thread::spawn(move || Channel::open(stream, split_pages));
         let mut options = BootOptions::new(parts.netns);
-        options.service_image = Some(parts.service);
+        options.service_image = parts.services.first();
+        options.more_service_images = parts.services.iter().skip(1).collect();
         options.plugin = Some(attach);
         options.interrupt = parts.interrupt.clone();
         let vm = LabVm::boot(parts.lab, options).context("booting the lab")?;
@@ -87,7 +88,7 @@ impl<'a> Session<'a> {
         })?;
         let known = |hash| {
             !self.parts.lab_code.index.lookup(hash).is_empty()
-                || !self.parts.service_code.index.lookup(hash).is_empty()
+                || self.parts.service_code.iter().any(|c| !c.index.lookup(hash).is_empty())
         };
         self.recording.add(snapshot, purpose, known)?;
         self.next = Instant::now() + WINDOW;

@@ -106,6 +106,11 @@ impl Latencies {
         Self { sorted_us: us }
     }
 
+    /// Those of several runs together.
+    fn joined<'a>(all: impl Iterator<Item = &'a Self>) -> Self {
+        Self::from_micros(all.flat_map(|l| l.sorted_us.iter().copied()).collect())
+    }
+
     /// How many.
     pub fn len(&self) -> usize {
         self.sorted_us.len()
@@ -150,6 +155,30 @@ pub struct LoadReport {
 }
 
 impl LoadReport {
+    /// Several kinds of requests, made one after the other, as one load. `None` of none.
+    pub fn joined(parts: &[(&str, Self)]) -> Option<Self> {
+        if let [(_, one)] = parts {
+            return Some(one.clone());
+        }
+        let (_, last) = parts.last()?;
+        let described = |(name, part): &(&str, Self)| format!("{name}: {}", part.description);
+        let mut errors = BTreeMap::new();
+        for (kind, n) in parts.iter().flat_map(|(_, part)| &part.errors) {
+            *errors.entry(kind.clone()).or_insert(0) += n;
+        }
+        Some(Self {
+            description: parts.iter().map(described).collect::<Vec<_>>().join("; "),
+            asked: parts.iter().map(|(_, p)| p.asked).sum(),
+            sent: parts.iter().map(|(_, p)| p.sent).sum(),
+            errors,
+            first_error: parts.iter().find_map(|(_, p)| p.first_error.clone()),
+            latencies: Latencies::joined(parts.iter().map(|(_, p)| &p.latencies)),
+            elapsed: parts.iter().map(|(_, p)| p.elapsed).sum(),
+            aborted: parts.iter().find_map(|(_, p)| p.aborted.clone()),
+            output_tail: last.output_tail.clone(),
+        })
+    }
+
     /// Requests that failed.
     pub fn error_count(&self) -> u64 {
         self.errors.values().sum()
@@ -195,10 +224,9 @@ mod tests {
         assert_eq!(Latencies::default().quantile_ms(0.5), None);
     }
 
-    #[test]
-    fn errors_are_summed_up_by_kind() {
-        let report = LoadReport {
-            description: String::new(),
+    fn failing() -> LoadReport {
+        LoadReport {
+            description: "5 × GET /".into(),
             asked: 5,
             sent: 5,
             errors: BTreeMap::from([(ErrorKind::Status(500), 2), (ErrorKind::Timeout, 1)]),
@@ -207,7 +235,25 @@ mod tests {
             elapsed: Duration::from_secs(2),
             aborted: None,
             output_tail: String::new(),
-        };
+        }
+    }
+
+    #[test]
+    fn kinds_of_requests_add_up_to_one_load_and_a_single_kind_stays_as_it_is() {
+        let mut fine = failing();
+        (fine.errors, fine.first_error) = (BTreeMap::new(), None);
+        fine.latencies = Latencies::from_micros(vec![3000, 1000]);
+        let both = LoadReport::joined(&[("read", fine.clone()), ("write", failing())]).unwrap();
+        assert_eq!(both.description, "read: 5 × GET /; write: 5 × GET /");
+        assert_eq!((both.sent, both.error_count(), both.elapsed.as_secs()), (10, 3, 4));
+        assert_eq!(both.latencies.quantile_ms(1.0), Some(3.0));
+        assert_eq!(LoadReport::joined(&[("", fine.clone())]), Some(fine));
+        assert_eq!(LoadReport::joined(&[]), None);
+    }
+
+    #[test]
+    fn errors_are_summed_up_by_kind() {
+        let report = failing();
         assert_eq!(report.error_count(), 3);
         assert_eq!(report.rate(), Some(1.0));
         assert_eq!(

@@ -24,11 +24,15 @@ pub enum ServiceLoad {
 }
 
 impl ServiceLoad {
-    /// The load that a spec asks for. `requests` and `rate` override the spec's own; a rate means
+    /// The first load that a spec asks for. `requests` and `rate` override the spec's own; a rate means
     /// nothing to a command.
     pub fn new(spec: &ServiceSpec, host: IpAddr, requests: u64, rate: Option<f64>) -> Self {
-        let addr = SocketAddr::new(host, spec.service.port);
-        match &spec.load.kind {
+        Self::of(&spec.load, SocketAddr::new(host, spec.service.port), requests, rate)
+    }
+
+    /// One kind of request of a spec, aimed at `addr`; otherwise as [`Self::new`].
+    pub fn of(load: &spec::Load, addr: SocketAddr, requests: u64, rate: Option<f64>) -> Self {
+        match &load.kind {
             LoadKind::Http(http) => Self::Http(HttpLoad {
                 addr,
                 method: http.method.clone(),

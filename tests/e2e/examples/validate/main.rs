@@ -136,8 +136,8 @@ fn compare(
         netns: &netns,
         lab,
         lab_code: &lab_code,
-        service: image,
-        service_code: &service_code,
+        services: std::slice::from_ref(image),
+        service_code: std::slice::from_ref(&service_code),
         plugin: &binaries.plugin,
         interrupt: &interrupt,
     };

@@ -283,12 +283,13 @@ impl Observation<'_> {
             read: Box::new(move |_: &altaz_symbols::ImageFile| Ok(agent.bytes.clone())),
         };
         let sources = Sources {
-            images: vec![
-                self.parts.service_code.as_source(Origin::Service),
-                self.parts.lab_code.as_source(Origin::Host),
-                agent,
-                vdso,
-            ],
+            images: self
+                .parts
+                .service_code
+                .iter()
+                .map(|code| code.as_source(Origin::Service))
+                .chain([self.parts.lab_code.as_source(Origin::Host), agent, vdso])
+                .collect(),
             kernel: KernelCode { kallsyms: kallsyms.clone(), build_id: None, source: None },
             guest_kernel: None,
             kernel_program: None,
