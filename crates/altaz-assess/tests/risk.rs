@@ -16,6 +16,7 @@ const QUICK: Settings = Settings { seed: 1, draws: 400, sobol_draws: 0, componen
 
 fn syscalls() -> Boundary {
     Boundary {
+        requests: None,
         name: "syscall".into(),
         from: Layer::App,
         to: Layer::HostKernel,

@@ -93,6 +93,7 @@ fn whether_a_sandbox_shrinks_the_profile_is_undecided_and_the_rest_of_the_essay_
 fn container() -> Subject {
     let mut p = profile("runc");
     p.manifest.boundaries = vec![Boundary {
+        requests: None,
         name: "syscall".into(),
         from: Layer::App,
         to: Layer::HostKernel,

@@ -57,6 +57,7 @@ fn profile(deployment: &str, app: u64, kernel: u64) -> Profile {
             layer(Layer::HostKernel, owner, shared),
         ],
         boundaries: vec![Boundary {
+            requests: None,
             name: "syscall".into(),
             from: Layer::App,
             to: Layer::HostKernel,
@@ -73,6 +74,9 @@ fn profile(deployment: &str, app: u64, kernel: u64) -> Profile {
         clock: None,
         packages: vec![],
         posture: vec![],
+        reachable: vec![],
+        kinds: vec![],
+        work: vec![],
         notes: vec![],
     };
     Profile { manifest, units }

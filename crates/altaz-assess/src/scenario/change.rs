@@ -295,6 +295,7 @@ fn nest(
         }
     }
     let boundary = |name: &str, from, to, permitted| Boundary {
+        requests: None,
         name: name.into(),
         from,
         to,

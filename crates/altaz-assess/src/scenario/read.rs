@@ -149,6 +149,7 @@ fn deployment(
         let ends = (layer(&b.from, place, problems), layer(&b.to, place, problems));
         if let (Some(from), Some(to)) = ends {
             boundaries.push(Boundary {
+                requests: None,
                 name: b.name.clone(),
                 from,
                 to,
