@@ -64,8 +64,8 @@ fn main() -> Result<()> {
                 netns: &netns,
                 lab: &lab,
                 lab_code: &lab_code,
-                service: image,
-                service_code: &service_code,
+                services: std::slice::from_ref(image),
+                service_code: std::slice::from_ref(&service_code),
                 plugin: &plugin,
                 interrupt: &interrupt,
             };
