@@ -126,10 +126,10 @@ fn place(root: &Root<'_>, name: &str) -> anyhow::Result<Place> {
     Ok(place)
 }
 
-/// What the lab and the service's image hold, for a profile's manifest.
+/// What the lab and the service's images hold (of a pod several), for a profile's manifest.
 pub(crate) fn of_lab(
     lab: &TarFiles,
-    service: &TarFiles,
+    services: &[&TarFiles],
     release: &str,
     kallsyms: &str,
 ) -> anyhow::Result<Vec<Place>> {
@@ -137,9 +137,13 @@ pub(crate) fn of_lab(
     let mut host = place(&lab, "host")?;
     host.layers = host_layers(true);
     host.kernel = Some(kernel::inventory(&lab, release, Some(kallsyms), Depth::Modules, &host)?);
-    let mut image = place(&Root::Tar(root::Archive::Borrowed(service)), "service image")?;
-    image.layers = SERVICE.to_vec();
-    Ok(vec![host.compact(), image])
+    let mut places = vec![host.compact()];
+    for service in services {
+        let mut image = place(&Root::Tar(root::Archive::Borrowed(service)), "service image")?;
+        image.layers = SERVICE.to_vec();
+        places.push(image);
+    }
+    Ok(places)
 }
 
 /// What is installed on this machine, for the manifest of what was recorded on it. A container's own

@@ -538,7 +538,7 @@ impl Measurement<'_> {
         let calibration = Calibration { what: "getppid".into(), made: CALIBRATION_CALLS, counted };
         let mut packages = crate::inventory::of_lab(
             self.parts.lab_code.files(),
-            self.parts.service_code.files(),
+            &self.parts.service_code.iter().map(images::ImageCode::files).collect::<Vec<_>>(),
             &observed.hello.kernel_release,
             &String::from_utf8_lossy(&observed.kallsyms),
         )
@@ -615,7 +615,6 @@ impl Measurement<'_> {
                 blind_spots,
                 calibration: Some(calibration),
                 clock: None,
-                posture: observed.crossings.posture.clone(),
                 packages: Vec::new(),
                 posture: served.crossings.posture.clone(),
                 reachable: served.reachable,
