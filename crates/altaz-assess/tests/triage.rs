@@ -80,6 +80,7 @@ fn recorded() -> Profile {
     let app = Rows::from(100).seen_always(Layer::App, "/usr/sbin/nginx", 5).take();
     p.units.extend(app);
     p.manifest.boundaries = vec![Boundary {
+        requests: None,
         name: "syscall".into(),
         from: Layer::App,
         to: Layer::HostKernel,
