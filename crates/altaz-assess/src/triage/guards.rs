@@ -93,6 +93,7 @@ mod tests {
 
     fn boundary(name: &str, permitted: &[&str]) -> Boundary {
         Boundary {
+            requests: None,
             name: name.into(),
             from: Layer::App,
             to: Layer::HostKernel,
