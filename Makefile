@@ -6,7 +6,7 @@ RELEASE := target/release
 # Seconds that each fuzz target of `make fuzz` runs.
 FUZZ_SECONDS ?= 60
 # What `make demo` measures; `DEMO=full make demo` measures every deployment.
-QUICK := process,runc,runsc-systrap,qemu-microvm,runc-in-qemu
+QUICK := process,runc,runsc-systrap,qemu-microvm,runc-in-qemu,login-hardened
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build agent demo docs test lint bench validate claims replicate fuzz clean
