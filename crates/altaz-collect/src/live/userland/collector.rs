@@ -84,7 +84,7 @@ impl Collector {
     }
 
     /// Looks for files that were mapped since the last time.
-    pub(super) fn look(&mut self, processes: &[Process]) {
+    pub(super) fn look(&mut self, processes: &[Process]) -> bool {
         let mut found: Vec<(MappedFile, BTreeMap<Layer, Vec<u32>>)> = Vec::new();
         let roots = self.roots.clone();
         for process in processes {
@@ -120,6 +120,7 @@ impl Collector {
                 }
             }
         }
+        let new = !found.is_empty();
         for (file, layers) in found {
             self.known.insert(file.key);
             let several = layers.len() > 1;
@@ -129,6 +130,7 @@ impl Collector {
                 self.waiting.push_back((file, layer, if several { pids } else { Vec::new() }));
             }
         }
+        new
     }
 
     /// Whether all files are attached and none is hot.

@@ -18,7 +18,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use altaz_bpf::ActiveFilter;
 use altaz_ftrace::Ration;
@@ -34,6 +34,9 @@ use super::error::LiveError;
 const LOOKS_SHARE: u32 = 1000;
 /// … and not less often than this.
 const LOOKS_EVERY: Duration = Duration::from_secs(10);
+/// A program that has just begun maps its libraries within moments, and may end soon: the first looks, and those
+/// after one that brought something, are made whatever they cost, with pauses that double from this on.
+const YOUNG: Duration = Duration::from_millis(20);
 
 /// What was left out, and what a reader must know.
 type Left = (Vec<BlindSpot>, Vec<String>);
@@ -122,6 +125,7 @@ fn run(
     asked: &Receiver<Vec<Process>>,
 ) -> Left {
     let mut looks = Ration::new(LOOKS_SHARE, Duration::ZERO, LOOKS_EVERY);
+    let (mut young, mut looked) = (YOUNG, Instant::now());
     let mut waiting: Option<Vec<Process>> = None;
     loop {
         windows.say(collector.at_most(), collector.is_armed());
@@ -130,8 +134,10 @@ fn run(
             windows.say(collector.at_most(), collector.is_armed());
         }
         collector.look_at_hits(windows);
-        if let Some(processes) = waiting.take_if(|_| looks.is_due()) {
-            looks.spend(|| collector.look(&processes));
+        if let Some(processes) = waiting.take_if(|_| looks.is_due() || looked.elapsed() >= young) {
+            let new = looks.spend(|| collector.look(&processes));
+            young = if new { YOUNG } else { young.saturating_mul(2) };
+            looked = Instant::now();
         }
         match asked.recv_timeout(collector.sleep()) {
             // Only the newest list counts.
