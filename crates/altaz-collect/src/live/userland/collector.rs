@@ -87,6 +87,8 @@ impl Collector {
     pub(super) fn look(&mut self, processes: &[Process]) -> bool {
         let mut found: Vec<(MappedFile, BTreeMap<Layer, Vec<u32>>)> = Vec::new();
         let roots = self.roots.clone();
+        let booting =
+            processes.iter().any(|p| p.role == Role::Sentry && age(&roots.proc, p) < BOOT);
         for process in processes {
             if matches!(process.role, Role::KernelWorker | Role::Stub) {
                 continue;
@@ -95,8 +97,9 @@ impl Collector {
             if self.own.is_some() && file_of(&roots.proc, process.pid) == self.own {
                 continue;
             }
-            // A sandbox that is probed while it boots hangs.
-            if process.role == Role::Sentry && age(&roots.proc, process) < BOOT {
+            // A sandbox that is probed while it boots hangs. Its gofer maps the same file: probed first, it would stop
+            // the sentry all the same, and get its functions.
+            if booting && matches!(process.role, Role::Sentry | Role::Gofer) {
                 continue;
             }
             self.shadow_stack |= uses_shadow_stack(&roots.proc, process.pid);
