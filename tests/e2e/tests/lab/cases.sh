@@ -130,9 +130,11 @@ wait_for running 6379
 (while :; do
     redis-benchmark -q -c 2 -n 200 -t set,get,lpush >/dev/null 2>&1
     sleep 0.3
-done) &
+done) >/dev/null 2>&1 &
+LOAD=$!
 REDIS=$(pidof redis-server)
 for section in ${*:-small hotplug readonly_tracefs gone containers}; do
     $section
 done
+kill $LOAD
 tar -C /root -cf /root/out.tar out
