@@ -69,14 +69,14 @@ fn a_service_that_dies_under_load_is_said_to_have_died() {
     assert!(!dir.path().join("out/compare.json").exists());
 }
 
-/// As root it serves; as process 1 of a container it finds its port taken; under an account its
-/// program is not there.
+/// As root it serves; as process 1 of a container it finds its port taken; under an account, also as process 1 of
+/// a sandbox, its program is not there.
 const PICKY: &str = r#"["/bin/sh", "-c", """
-if [ $$ = 1 ]; then
+if [ "$(id -u)" != 0 ]; then
+    exec /usr/bin/nonesuch
+elif [ $$ = 1 ]; then
     socat TCP-LISTEN:80,bind=127.0.0.1 - & sleep 1
     exec socat TCP-LISTEN:80,fork EXEC:/srv/answer
-elif [ "$(id -u)" != 0 ]; then
-    exec /usr/bin/nonesuch
 fi
 exec socat TCP-LISTEN:80,fork,reuseaddr EXEC:/srv/answer
 """]"#;

@@ -21,6 +21,13 @@ struct Called {
     verdicts: BTreeSet<String>,
 }
 
+impl Called {
+    /// Somebody answered that there is no such call: the kernel or its filter.
+    fn says_nosys(&self) -> bool {
+        self.verdicts.contains("nosys")
+    }
+}
+
 /// By case and number.
 fn called(stdout: &str) -> BTreeMap<String, BTreeMap<u64, Called>> {
     let mut all: BTreeMap<String, BTreeMap<u64, Called>> = BTreeMap::new();
@@ -127,7 +134,22 @@ fn permitted_system_calls_are_those_that_a_program_in_the_container_can_make() {
         .output()
         .unwrap()
         .into();
-    let all = called(&ran.stdout);
+    let mut all = called(&ran.stdout);
+    // What this kernel has not got answers as a filter that says ENOSYS: only a call that is there without a filter
+    // tells of one.
+    let missing: BTreeSet<u64> = all
+        .get("unconfined")
+        .unwrap_or_else(|| panic!("unconfined: nothing in {ran:#?}"))
+        .iter()
+        .filter(|(_, called)| called.says_nosys())
+        .map(|(number, _)| *number)
+        .collect();
+    for found in all.values_mut() {
+        found.retain(|number, _| !missing.contains(number));
+        for called in found.values_mut().filter(|called| called.says_nosys()) {
+            called.denied += std::mem::take(&mut called.passed);
+        }
+    }
     for case in CASES {
         let found = all.get(case).unwrap_or_else(|| panic!("{case}: nothing in {ran:#?}"));
         let profile = altaz_profile::file::read(&path(&format!("{case}.altaz")))
