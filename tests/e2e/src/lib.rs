@@ -4,6 +4,7 @@
 
 pub mod browser;
 pub mod live;
+pub mod recorded;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

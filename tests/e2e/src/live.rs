@@ -165,3 +165,28 @@ impl Drop for Running {
         }
     }
 }
+
+/// Script for the lab: `altaz` records `what` into `/tmp/live.altaz`, says `armed` once all functions are, or after so
+/// many seconds (what was not armed then is in the profile's blind spots), and records until it is given a line.
+/// Prints what altaz said.
+pub fn record_until_told(altaz: &str, what: &str, seconds: u32) -> String {
+    format!(
+        "rm -f /tmp/live.altaz
+         {altaz} record {what} --phase serve --duration 1000s -o /tmp/live.altaz \
+             >/tmp/altaz.log 2>&1 </dev/null &
+         altaz=$!
+         tries=0
+         until grep -q 'everything is armed' /tmp/altaz.log || [ $tries -ge {seconds} ]; do
+             kill -0 $altaz || {{ cat /tmp/altaz.log >&2; exit 1; }}
+             tries=$((tries + 1))
+             sleep 1
+         done
+         echo armed
+         read line
+         kill -INT $altaz
+         code=0
+         wait $altaz || code=$?
+         cat /tmp/altaz.log
+         [ $code = 0 ] || [ $code = 4 ] || [ $code = 130 ] || {{ cat /tmp/altaz.log >&2; exit 1; }}"
+    )
+}

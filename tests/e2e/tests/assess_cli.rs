@@ -5,20 +5,13 @@
 
 use std::path::Path;
 
+use altaz_e2e::recorded::{layer, manifest, windows};
 use altaz_e2e::{altaz_in, repository};
 use altaz_profile::*;
 use serde_json::Value;
 
 /// A minute of serving: so many functions of the application and of the kernel.
 fn profile(deployment: &str, app: u64, kernel: u64) -> Profile {
-    let windows: Vec<Window> = (0..120_u64)
-        .map(|i| Window {
-            phase: Phase::Serve,
-            start_ns: i * 500_000_000,
-            end_ns: (i + 1) * 500_000_000,
-            lost_events: 0,
-        })
-        .collect();
     let unit = |layer, binary: &str, offset: u64| Unit {
         layer,
         binary: binary.into(),
@@ -41,44 +34,14 @@ fn profile(deployment: &str, app: u64, kernel: u64) -> Profile {
         .collect();
     let shared = deployment != "process";
     let owner = if shared { Owner::Provider } else { Owner::Tenant };
-    let layer =
-        |name, owner, shared| LayerInfo { name, owner, shared, ownership_moved: false, code: None };
-    let manifest = Manifest {
-        schema: SCHEMA.into(),
-        tool_version: "0.1.0".into(),
-        recorded_at: "2026-11-24T08:00:00Z".into(),
-        service: "web".into(),
-        deployment: deployment.into(),
-        instrument: Instrument { kind: InstrumentKind::Exact, detail: "test".into() },
-        host: Host { kernel: "6.12.0".into(), arch: "x86_64".into(), cpu: "test".into(), cpus: 2 },
-        image_id: "image".into(),
-        layers: vec![
-            layer(Layer::App, Owner::Tenant, false),
-            layer(Layer::HostKernel, owner, shared),
-        ],
-        boundaries: vec![Boundary {
-            requests: None,
-            name: "syscall".into(),
-            from: Layer::App,
-            to: Layer::HostKernel,
-            permitted: Some(300),
-            exercised: Some(30),
-            entries: vec![],
-            permitted_entries: vec![],
-            guard: None,
-        }],
-        windows,
-        load: None,
-        blind_spots: vec![],
-        calibration: Some(Calibration { what: "getppid".into(), made: 1000, counted: 1000 }),
-        clock: None,
-        packages: vec![],
-        posture: vec![],
-        reachable: vec![],
-        kinds: vec![],
-        work: vec![],
-        notes: vec![],
+    let layers =
+        vec![layer(Layer::App, Owner::Tenant, false), layer(Layer::HostKernel, owner, shared)];
+    let syscalls = Boundary {
+        exercised: Some(30),
+        ..Boundary::new("syscall", Layer::App, Layer::HostKernel, Some(300))
     };
+    let manifest =
+        Manifest { boundaries: vec![syscalls], ..manifest(deployment, layers, windows(120)) };
     Profile { manifest, units }
 }
 

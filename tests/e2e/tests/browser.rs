@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use altaz_e2e::altaz_in;
 use altaz_e2e::browser::Browser;
+use altaz_e2e::recorded::{layer, manifest, windows};
 use altaz_profile::*;
 
 const WINDOWS: u32 = 120;
@@ -41,61 +42,24 @@ fn profile(deployment: &str, functions: u64) -> Profile {
         windows: ((n % 7) as u32..WINDOWS).step_by(1 + (n % 5) as usize).collect(),
         evidence: Evidence::Exercised,
     };
-    let windows = (0..u64::from(WINDOWS)).map(|i| Window {
-        phase: Phase::Serve,
-        start_ns: i * 500_000_000,
-        end_ns: (i + 1) * 500_000_000,
-        lost_events: 0,
-    });
     let boundary = |from, to, permitted, exercised| Boundary {
-        name: "syscall".into(),
-        from,
-        to,
-        permitted,
         exercised,
-        requests: None,
-        entries: vec![],
-        permitted_entries: vec![],
-        guard: None,
+        ..Boundary::new("syscall", from, to, permitted)
     };
     let mut units: Vec<Unit> =
         layers.iter().flat_map(|l| (0..functions).map(move |n| unit(l.0, n))).collect();
     // A name that would leave its place if it were taken for anything but a name.
     units[0].symbol = "</script><script>document.title = 'taken'</script>".into();
+    let infos = layers.map(|(name, owner, shared)| LayerInfo {
+        ownership_moved: name == Layer::SandboxKernel,
+        ..layer(name, owner, shared)
+    });
     let manifest = Manifest {
-        schema: SCHEMA.into(),
-        tool_version: "0.1.0".into(),
-        recorded_at: "2026-11-24T08:00:00Z".into(),
-        service: "web".into(),
-        deployment: deployment.into(),
-        instrument: Instrument { kind: InstrumentKind::Exact, detail: "test".into() },
-        host: Host { kernel: "6.12.0".into(), arch: "x86_64".into(), cpu: "test".into(), cpus: 2 },
-        image_id: "image".into(),
-        layers: layers
-            .iter()
-            .map(|&(name, owner, shared)| LayerInfo {
-                name,
-                owner,
-                shared,
-                ownership_moved: name == Layer::SandboxKernel,
-                code: None,
-            })
-            .collect(),
         boundaries: vec![
             boundary(Layer::App, Layer::SandboxKernel, Some(382), Some(67)),
             boundary(Layer::SandboxKernel, Layer::HostKernel, None, Some(16)),
         ],
-        windows: windows.collect(),
-        load: None,
-        blind_spots: vec![],
-        calibration: Some(Calibration { what: "getppid".into(), made: 1000, counted: 1000 }),
-        clock: None,
-        packages: vec![],
-        posture: vec![],
-        reachable: vec![],
-        kinds: vec![],
-        work: vec![],
-        notes: vec![],
+        ..manifest(deployment, infos.into(), windows(WINDOWS))
     };
     Profile { manifest, units }
 }

@@ -5,20 +5,13 @@
 use std::path::Path;
 
 use altaz_e2e::altaz_in;
+use altaz_e2e::recorded::{layer, manifest, windows};
 use altaz_profile::*;
 use serde_json::Value;
 
 /// A minute of serving, windows of half a second; 200 functions of the kernel in all of them and
 /// those that are asked for besides: number and windows.
 fn profile(more: &[(u64, &[u32])]) -> Profile {
-    let windows: Vec<Window> = (0..120_u64)
-        .map(|i| Window {
-            phase: Phase::Serve,
-            start_ns: i * 500_000_000,
-            end_ns: (i + 1) * 500_000_000,
-            lost_events: 0,
-        })
-        .collect();
     let all: Vec<u32> = (0..120).collect();
     let unit = |offset: u64, windows: &[u32]| Unit {
         layer: Layer::HostKernel,
@@ -38,35 +31,8 @@ fn profile(more: &[(u64, &[u32])]) -> Profile {
     };
     let always = (0..200).map(|n| unit(n, &all));
     let units = always.chain(more.iter().map(|(n, windows)| unit(*n, windows))).collect();
-    let manifest = Manifest {
-        schema: SCHEMA.into(),
-        tool_version: "0.1.0".into(),
-        recorded_at: "2026-11-24T08:00:00Z".into(),
-        service: "web".into(),
-        deployment: "runc".into(),
-        instrument: Instrument { kind: InstrumentKind::Exact, detail: "test".into() },
-        host: Host { kernel: "6.12.0".into(), arch: "x86_64".into(), cpu: "test".into(), cpus: 2 },
-        image_id: "image".into(),
-        layers: vec![LayerInfo {
-            name: Layer::HostKernel,
-            owner: Owner::Provider,
-            shared: true,
-            ownership_moved: false,
-            code: None,
-        }],
-        boundaries: vec![],
-        windows,
-        load: None,
-        blind_spots: vec![],
-        calibration: Some(Calibration { what: "getppid".into(), made: 1000, counted: 1000 }),
-        clock: None,
-        posture: vec![],
-        packages: vec![],
-        reachable: vec![],
-        kinds: vec![],
-        work: vec![],
-        notes: vec![],
-    };
+    let kernel = layer(Layer::HostKernel, Owner::Provider, true);
+    let manifest = manifest("runc", vec![kernel], windows(120));
     Profile { manifest, units }
 }
 

@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use altaz_e2e::recorded::{layer, manifest, windows};
 use altaz_e2e::{Ran, altaz_in, altaz_program, command, repository};
 use altaz_profile::inventory::{KernelInventory, KernelModule, Package, Place};
 use altaz_profile::*;
@@ -56,14 +57,6 @@ fn place() -> Place {
 
 /// A web service on the lab's kernel: one function of TCP was traversed.
 fn profile(packages: Vec<Place>) -> Profile {
-    let windows: Vec<Window> = (0..40_u64)
-        .map(|i| Window {
-            phase: Phase::Serve,
-            start_ns: i * 500_000_000,
-            end_ns: (i + 1) * 500_000_000,
-            lost_events: 0,
-        })
-        .collect();
     let unit = |offset: u64, symbol: &str, file: &str| Unit {
         layer: Layer::HostKernel,
         binary: "kernel".into(),
@@ -80,40 +73,17 @@ fn profile(packages: Vec<Place>) -> Profile {
         windows: (0..40).collect(),
         evidence: Evidence::Exercised,
     };
+    let kernel = layer(Layer::HostKernel, Owner::Provider, true);
     Profile {
         manifest: Manifest {
-            schema: SCHEMA.into(),
-            tool_version: "0.1.0".into(),
-            recorded_at: "2026-11-24T08:00:00Z".into(),
-            service: "web".into(),
-            deployment: "runc".into(),
-            instrument: Instrument { kind: InstrumentKind::Exact, detail: "test".into() },
             host: Host {
                 kernel: "6.12.117+deb13-cloud-amd64".into(),
                 arch: "x86_64".into(),
                 cpu: "test".into(),
                 cpus: 2,
             },
-            image_id: "image".into(),
-            layers: vec![LayerInfo {
-                name: Layer::HostKernel,
-                owner: Owner::Provider,
-                shared: true,
-                ownership_moved: false,
-                code: None,
-            }],
-            boundaries: vec![],
-            windows,
-            load: None,
-            blind_spots: vec![],
-            calibration: Some(Calibration { what: "getppid".into(), made: 1000, counted: 1000 }),
-            posture: vec![],
-            reachable: vec![],
-            kinds: vec![],
-            work: vec![],
-            clock: None,
             packages,
-            notes: vec![],
+            ..manifest("runc", vec![kernel], windows(40))
         },
         units: vec![
             unit(64, "tcp_check_req", "net/ipv4/tcp_minisocks.c"),

@@ -9,6 +9,7 @@ use std::time::Duration;
 use altaz::compare::session::{Parts, Session};
 use altaz::load::{ReadyCheck, ServiceLoad, wait_ready};
 use altaz_deploy::ServiceSpec;
+use altaz_e2e::live::record_until_told;
 use altaz_lab::protocol::RequestBody;
 use altaz_lab::{LabVm, places};
 use altaz_profile::{Context, Layer, file};
@@ -103,24 +104,7 @@ done
 ";
 
 fn live(parts: &Parts<'_>, spec: &ServiceSpec, vm: &LabVm) -> Result<(u64, u64)> {
-    let script = format!(
-        "{PIDS}
-         set -- $pids
-         {ALTAZ} record --pid $1 --phase serve --duration 1000s -o /tmp/live.altaz \
-             >/tmp/altaz.log 2>&1 </dev/null &
-         altaz=$!
-         tries=0
-         until grep -q 'everything is armed' /tmp/altaz.log || [ $tries -ge 120 ]; do
-             kill -0 $altaz || {{ cat /tmp/altaz.log >&2; exit 1; }}
-             tries=$((tries + 1))
-             sleep 1
-         done
-         echo armed
-         read line
-         kill -INT $altaz
-         wait $altaz
-         cat /tmp/altaz.log"
-    );
+    let script = format!("{PIDS}\nset -- $pids\n{}", record_until_told(ALTAZ, "--pid $1", 120));
     let run = || load(parts, spec, spec.load.requests);
     let (loaded, _) = vm.script_while(&script, TIMEOUT, run)?;
     loaded?;

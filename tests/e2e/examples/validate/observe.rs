@@ -14,6 +14,7 @@ use altaz_collect::exact::build::{self, Built};
 use altaz_collect::exact::naming::{CodeImage, KernelCode, Names, Sources, VDSO};
 use altaz_collect::exact::recording::Purpose;
 use altaz_deploy::{LoadKind, ServiceSpec, deployments};
+use altaz_e2e::live::record_until_told;
 use altaz_lab::protocol::RequestBody;
 use altaz_lab::{LabVm, NetNs, places};
 use altaz_profile::rules::{LayerRules, Origin};
@@ -238,25 +239,8 @@ impl Observation<'_> {
     fn record(&self, vm: &LabVm, flags: &str) -> Result<Profile> {
         // Nobody asks the service anything until all functions are armed. A recording that does not
         // come so far says so in its blind spots, and is compared as it is.
-        let script = format!(
-            "rm -f /tmp/live.altaz
-             {ALTAZ} record --cgroup {CGROUP}/altaz-process {flags} --phase serve \
-                 --duration 1000s -o /tmp/live.altaz >/tmp/altaz.log 2>&1 </dev/null &
-             altaz=$!
-             tries=0
-             until grep -q 'everything is armed' /tmp/altaz.log || [ $tries -ge 200 ]; do
-                 kill -0 $altaz || {{ cat /tmp/altaz.log >&2; exit 1; }}
-                 tries=$((tries + 1))
-                 sleep 1
-             done
-             echo armed
-             read line
-             kill -INT $altaz
-             code=0
-             wait $altaz || code=$?
-             cat /tmp/altaz.log
-             [ $code = 0 ] || [ $code = 4 ] || [ $code = 130 ] || {{ cat /tmp/altaz.log >&2; exit 1; }}"
-        );
+        let what = format!("--cgroup {CGROUP}/altaz-process {flags}");
+        let script = record_until_told(ALTAZ, &what, 200);
         let run = self.requests(Load::For(self.time));
         let run = || std::thread::spawn(run).join().map_err(|_| "a thread died")?;
         let (loaded, said) = vm.script_while(&script, TIMEOUT, run)?;
