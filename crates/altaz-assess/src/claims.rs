@@ -156,6 +156,11 @@ impl Matrix<'_> {
         Ok(Figure { what: format!("{what}, {name}"), unit, values })
     }
 
+    /// A number of functions of those of these deployments of which it is known.
+    fn figures(&self, names: &[&str], what: &str, of: Of) -> Vec<Figure> {
+        names.iter().filter_map(|n| self.figure(n, what, FUNCTIONS, of).ok()).collect()
+    }
+
     fn first(&self, names: &[&'static str]) -> Result<&'static str, String> {
         names
             .iter()
@@ -274,19 +279,23 @@ fn half(m: &Matrix<'_>) -> Answer {
     Ok((vec![by_functions, by_bytes], verdict))
 }
 
+/// Holds when all of them stand so to the other, fails when none does, and else depends on this.
+fn all_are(figures: &[Figure], how: Order, to: &Figure, on: &str) -> Verdict {
+    match figures.iter().filter(|f| order(f, to) == how).count() {
+        n if n == figures.len() => Verdict::Holds,
+        0 => Verdict::Fails,
+        _ => Verdict::Depends(on.into()),
+    }
+}
+
 const GUESTS: [&str; 2] = ["qemu", "qemu-microvm"];
 
 fn hypervisor_total(m: &Matrix<'_>) -> Answer {
     let physical = m.figure("process", "total VAP", FUNCTIONS, vap)?;
     m.first(&GUESTS)?;
-    let guests: Vec<Figure> =
-        GUESTS.iter().filter_map(|g| m.figure(g, "total VAP", FUNCTIONS, vap).ok()).collect();
-    let larger = guests.iter().filter(|g| order(g, &physical) == Order::More).count();
-    let verdict = match larger {
-        n if n == guests.len() => Verdict::Holds,
-        0 => Verdict::Fails,
-        _ => Verdict::Depends("the machine that the hypervisor emulates".into()),
-    };
+    let guests = m.figures(&GUESTS, "total VAP", vap);
+    let verdict =
+        all_are(&guests, Order::More, &physical, "the machine that the hypervisor emulates");
     Ok(([vec![physical], guests].concat(), verdict))
 }
 
@@ -429,16 +438,8 @@ const SANDBOXES: [&str; 2] = ["runsc-systrap", "runsc-ptrace"];
 fn sandbox_hap(m: &Matrix<'_>) -> Answer {
     m.first(&SANDBOXES)?;
     let container = m.figure("runc", "HAP exercised", FUNCTIONS, hap)?;
-    let boxes: Vec<Figure> = SANDBOXES
-        .iter()
-        .filter_map(|s| m.figure(s, "HAP exercised", FUNCTIONS, hap).ok())
-        .collect();
-    let smaller = boxes.iter().filter(|s| order(s, &container) == Order::Less).count();
-    let verdict = match smaller {
-        n if n == boxes.len() => Verdict::Holds,
-        0 => Verdict::Fails,
-        _ => Verdict::Depends("the sandbox's platform".into()),
-    };
+    let boxes = m.figures(&SANDBOXES, "HAP exercised", hap);
+    let verdict = all_are(&boxes, Order::Less, &container, "the sandbox's platform");
     Ok(([vec![container], boxes].concat(), verdict))
 }
 

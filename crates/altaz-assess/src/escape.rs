@@ -184,17 +184,7 @@ mod tests {
     use altaz_profile::{LayerInfo, Profile};
 
     fn boundary(name: &str, from: Layer, to: Layer, permitted: Option<u32>) -> Boundary {
-        Boundary {
-            name: name.into(),
-            from,
-            to,
-            permitted,
-            exercised: Some(2),
-            entries: vec![],
-            requests: None,
-            permitted_entries: vec![],
-            guard: None,
-        }
+        Boundary { exercised: Some(2), ..Boundary::new(name, from, to, permitted) }
     }
 
     fn posture(role: &str, uid: u32, capabilities: &[&str], seccomp: &str) -> Posture {

@@ -16,15 +16,8 @@ const QUICK: Settings = Settings { seed: 1, draws: 400, sobol_draws: 0, componen
 
 fn syscalls() -> Boundary {
     Boundary {
-        requests: None,
-        name: "syscall".into(),
-        from: Layer::App,
-        to: Layer::HostKernel,
-        permitted: Some(300),
         exercised: Some(30),
-        entries: vec![],
-        permitted_entries: vec![],
-        guard: None,
+        ..Boundary::new("syscall", Layer::App, Layer::HostKernel, Some(300))
     }
 }
 

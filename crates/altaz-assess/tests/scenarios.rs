@@ -93,15 +93,8 @@ fn whether_a_sandbox_shrinks_the_profile_is_undecided_and_the_rest_of_the_essay_
 fn container() -> Subject {
     let mut p = profile("runc");
     p.manifest.boundaries = vec![Boundary {
-        requests: None,
-        name: "syscall".into(),
-        from: Layer::App,
-        to: Layer::HostKernel,
-        permitted: Some(300),
         exercised: Some(30),
-        entries: vec![],
-        permitted_entries: vec![],
-        guard: None,
+        ..Boundary::new("syscall", Layer::App, Layer::HostKernel, Some(300))
     }];
     p.units = Rows::new()
         .seen_always(Layer::App, "/usr/bin/app", 300)

@@ -80,17 +80,10 @@ fn recorded() -> Profile {
     let app = Rows::from(100).seen_always(Layer::App, "/usr/sbin/nginx", 5).take();
     p.units.extend(app);
     p.manifest.boundaries = vec![Boundary {
-        requests: None,
-        name: "syscall".into(),
-        from: Layer::App,
-        to: Layer::HostKernel,
-        permitted: Some(2),
-        exercised: None,
-        entries: vec![],
-        guard: None,
         permitted_entries: ["read", "write"]
             .map(|name| PermittedEntry { name: name.into(), conditional: false })
             .to_vec(),
+        ..Boundary::new("syscall", Layer::App, Layer::HostKernel, Some(2))
     }];
     p
 }

@@ -379,7 +379,7 @@ Totals:
 
     #[test]
     fn only_the_host_kernel_s_boundary_is_filled_with_the_host_kernel_s_counts() {
-        let b = |to| crate::layers::boundary("syscall", Layer::App, to, None);
+        let b = |to| Boundary::new("syscall", Layer::App, to, None);
         let mut both = vec![b(Layer::SandboxKernel), b(Layer::HostKernel)];
         let hist = parse_histogram(SYSCALLS);
         let counts = Counts {

@@ -33,29 +33,24 @@ pub fn tenant_image() -> Vec<LayerInfo> {
         .into()
 }
 
-/// A boundary whose widths are not known yet.
-pub fn boundary(name: &str, from: Layer, to: Layer, permitted: Option<u32>) -> Boundary {
-    Boundary {
-        name: name.into(),
-        from,
-        to,
-        permitted,
-        exercised: None,
-        entries: Vec::new(),
-        requests: None,
-        permitted_entries: Vec::new(),
-        guard: None,
-    }
-}
-
 /// The system call boundary without any filter: every call of the architecture is permitted.
 pub fn unfiltered_syscalls(from: Layer, to: Layer) -> Boundary {
-    boundary("syscall", from, to, Some(seccomp::all_syscalls()))
+    Boundary::new("syscall", from, to, Some(seccomp::all_syscalls()))
 }
 
 /// The system call boundary under the default container profile.
 pub fn container_syscalls(from: Layer, to: Layer) -> Boundary {
-    boundary("syscall", from, to, Some(seccomp::permitted_syscalls()))
+    Boundary::new("syscall", from, to, Some(seccomp::permitted_syscalls()))
+}
+
+/// Which code belongs to which layer when the service runs on the machine itself, beside nothing else.
+pub fn bare_rules(spec: &ServiceSpec) -> Vec<LayerRule> {
+    let mut rules = vec![agent_rule(), kernel_rule(Machine::Host, Layer::HostKernel)];
+    rules.extend(service_rules(spec));
+    // The tools that set up the lab's network are not part of such a deployment.
+    rules.push(host_binary("*", None));
+    rules.push(anonymous_rule(Machine::Host, Layer::App));
+    rules
 }
 
 /// Globs over paths of an image that hold interpreters and their native extensions.

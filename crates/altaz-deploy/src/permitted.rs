@@ -59,7 +59,7 @@ impl Permitted {
     pub fn fill(&self, boundaries: &mut Vec<Boundary>) {
         let at = |b: &Boundary| b.name == self.boundary && b.from == self.from && b.to == self.to;
         let i = boundaries.iter().position(at).unwrap_or_else(|| {
-            boundaries.push(crate::layers::boundary(&self.boundary, self.from, self.to, None));
+            boundaries.push(Boundary::new(self.boundary.as_str(), self.from, self.to, None));
             boundaries.len() - 1
         });
         let Some(b) = boundaries.get_mut(i) else { return };
@@ -86,8 +86,8 @@ mod tests {
         let p =
             Permitted::new("vm-exit", exits, ["hlt".to_owned(), "cpuid".into()], "the kernel's");
         let mut all = vec![
-            crate::layers::boundary("vm-exit", Layer::GuestKernel, Layer::Vmm, None),
-            crate::layers::boundary("vm-exit", exits.0, exits.1, None),
+            Boundary::new("vm-exit", Layer::GuestKernel, Layer::Vmm, None),
+            Boundary::new("vm-exit", exits.0, exits.1, None),
         ];
         p.fill(&mut all);
         assert_eq!((all[0].permitted, all[1].permitted), (None, Some(2)));

@@ -323,6 +323,21 @@ pub struct Boundary {
 }
 
 impl Boundary {
+    /// A boundary of which nothing is known yet but, where it is, how many entry points are permitted.
+    pub fn new(name: impl Into<String>, from: Layer, to: Layer, permitted: Option<u32>) -> Self {
+        Self {
+            name: name.into(),
+            from,
+            to,
+            permitted,
+            exercised: None,
+            entries: Vec::new(),
+            requests: None,
+            permitted_entries: Vec::new(),
+            guard: None,
+        }
+    }
+
     /// How often a request crossed it, on average: what is done in the background meanwhile counts
     /// too. `None` where calls or requests were not counted.
     pub fn per_request(&self) -> Option<f64> {

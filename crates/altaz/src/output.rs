@@ -30,23 +30,32 @@ impl FromStr for Output {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (format, file) = match text.split_once('=') {
-            Some((format, file)) => (format, Some(file)),
-            None => (text, None),
-        };
-        let format = match format {
-            "text" => Format::Text,
-            "json" => Format::Json,
-            "html" => Format::Html,
-            other => return Err(format!("no format {other:?}; there are text, json and html")),
-        };
-        let file = match file {
-            Some("") => return Err(format!("no file name after {text:?}")),
-            Some("-") | None => None,
-            Some(file) => Some(PathBuf::from(file)),
-        };
+        let known = [("text", Format::Text), ("json", Format::Json), ("html", Format::Html)];
+        let (format, file) = parse(text, &known)?;
         Ok(Self { format, file })
     }
+}
+
+/// Reads `FORMAT[=FILE]`, where the format is one of these; the file is `None` for standard output.
+///
+/// # Errors
+/// What is wrong with it, in words.
+pub fn parse<F: Copy>(text: &str, known: &[(&str, F)]) -> Result<(F, Option<PathBuf>), String> {
+    let (name, file) = match text.split_once('=') {
+        Some((name, file)) => (name, Some(file)),
+        None => (text, None),
+    };
+    let Some((_, format)) = known.iter().find(|(n, _)| *n == name) else {
+        let names: Vec<&str> = known.iter().map(|(n, _)| *n).collect();
+        let (last, others) = names.split_last().unwrap_or((&"", &[]));
+        return Err(format!("no format {name:?}; there are {} and {last}", others.join(", ")));
+    };
+    let file = match file {
+        Some("") => return Err(format!("no file name after {text:?}")),
+        Some("-") | None => None,
+        Some(file) => Some(PathBuf::from(file)),
+    };
+    Ok((*format, file))
 }
 
 /// Renders and writes every output that was asked for; text on standard output when none was.
@@ -63,12 +72,20 @@ pub fn write_all(
     let outputs = if outputs.is_empty() { &default[..] } else { outputs };
     for output in outputs {
         let text = render(output.format, color && output.file.is_none())?;
-        match &output.file {
-            None => write_stdout(&text)?,
-            Some(path) => write_file(path, text.as_bytes())?,
-        }
+        write(output.file.as_deref(), &text)?;
     }
     Ok(())
+}
+
+/// Writes a result to its file, or to standard output when it has none.
+///
+/// # Errors
+/// When it cannot be written completely.
+pub fn write(file: Option<&Path>, text: &str) -> anyhow::Result<()> {
+    match file {
+        None => write_stdout(text),
+        Some(path) => write_file(path, text.as_bytes()),
+    }
 }
 
 /// Writes to standard output. That nobody reads on (`altaz report … | head`) is no error.

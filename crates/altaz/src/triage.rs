@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 
 use crate::cli::{Context, TriageArgs};
 use crate::exit::Exit;
-use crate::output::{write_file, write_stdout};
+use crate::output;
 use crate::{feeds, inventory};
 
 /// Inventory that is looked for beside a profile.
@@ -51,27 +51,14 @@ impl FromStr for TriageOutput {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (format, file) = match text.split_once('=') {
-            Some((format, file)) => (format, Some(file)),
-            None => (text, None),
-        };
-        let format = match format {
-            "text" => TriageFormat::Text,
-            "json" => TriageFormat::Json,
-            "openvex" => TriageFormat::OpenVex,
-            "openvex-early" => TriageFormat::OpenVexEarly,
-            "cyclonedx" => TriageFormat::CycloneDx,
-            other => {
-                return Err(format!(
-                    "no format {other:?}; there are text, json, openvex, openvex-early and cyclonedx"
-                ));
-            }
-        };
-        let file = match file {
-            Some("") => return Err(format!("no file name after {text:?}")),
-            Some("-") | None => None,
-            Some(file) => Some(PathBuf::from(file)),
-        };
+        let known = [
+            ("text", TriageFormat::Text),
+            ("json", TriageFormat::Json),
+            ("openvex", TriageFormat::OpenVex),
+            ("openvex-early", TriageFormat::OpenVexEarly),
+            ("cyclonedx", TriageFormat::CycloneDx),
+        ];
+        let (format, file) = output::parse(text, &known)?;
         Ok(Self { format, file })
     }
 }
@@ -146,10 +133,7 @@ fn write(args: &TriageArgs, cx: &Context, result: &TriageResult) -> anyhow::Resu
             TriageFormat::OpenVexEarly => vex(OpenVexForm::Early)?,
             TriageFormat::CycloneDx => cyclonedx(result, options),
         };
-        match &output.file {
-            None => write_stdout(&text)?,
-            Some(path) => write_file(path, text.as_bytes())?,
-        }
+        output::write(output.file.as_deref(), &text)?;
     }
     Ok(())
 }

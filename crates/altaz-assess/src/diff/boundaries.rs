@@ -24,17 +24,7 @@ pub(super) fn boundaries(a: &Manifest, b: &Manifest) -> Vec<DiffBoundary> {
     let pairs = keys.into_iter().map(|k| (find(a, &k), find(b, &k), k));
     pairs
         .filter_map(|(a, b, (name, from, to))| {
-            let empty = || Boundary {
-                name: name.clone(),
-                from,
-                to,
-                permitted: None,
-                exercised: None,
-                entries: vec![],
-                requests: None,
-                permitted_entries: vec![],
-                guard: None,
-            };
+            let empty = || Boundary::new(name.as_str(), from, to, None);
             let both = (a.unwrap_or_else(empty), b.unwrap_or_else(empty));
             Some(boundary(&both.0, &both.1)).filter(differs)
         })

@@ -294,21 +294,10 @@ fn nest(
             b.to = Layer::GuestKernel;
         }
     }
-    let boundary = |name: &str, from, to, permitted| Boundary {
-        requests: None,
-        name: name.into(),
-        from,
-        to,
-        permitted,
-        exercised: None,
-        entries: Vec::new(),
-        permitted_entries: Vec::new(),
-        guard: None,
-    };
     subject.boundaries.extend([
-        boundary("vm-exit", Layer::GuestKernel, Layer::HostKernel, Some(exits)),
-        boundary("mmio", Layer::GuestKernel, Layer::Vmm, Some(exits)),
-        boundary("syscall of the vmm", Layer::Vmm, Layer::HostKernel, None),
+        Boundary::new("vm-exit", Layer::GuestKernel, Layer::HostKernel, Some(exits)),
+        Boundary::new("mmio", Layer::GuestKernel, Layer::Vmm, Some(exits)),
+        Boundary::new("syscall of the vmm", Layer::Vmm, Layer::HostKernel, None),
     ]);
     subject.derive_paths();
     Ok(format!(

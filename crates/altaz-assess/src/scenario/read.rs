@@ -148,17 +148,7 @@ fn deployment(
     for b in &raw.boundary {
         let ends = (layer(&b.from, place, problems), layer(&b.to, place, problems));
         if let (Some(from), Some(to)) = ends {
-            boundaries.push(Boundary {
-                requests: None,
-                name: b.name.clone(),
-                from,
-                to,
-                permitted: b.permitted,
-                exercised: None,
-                entries: Vec::new(),
-                permitted_entries: Vec::new(),
-                guard: None,
-            });
+            boundaries.push(Boundary::new(b.name.as_str(), from, to, b.permitted));
         }
     }
     let full = raw.full_interface.as_ref().map(|f| *f.get_ref());

@@ -93,18 +93,11 @@ mod tests {
 
     fn boundary(name: &str, permitted: &[&str]) -> Boundary {
         Boundary {
-            requests: None,
-            name: name.into(),
-            from: Layer::App,
-            to: Layer::HostKernel,
-            permitted: None,
-            exercised: None,
-            entries: vec![],
-            guard: None,
             permitted_entries: permitted
                 .iter()
                 .map(|p| PermittedEntry { name: (*p).into(), conditional: false })
                 .collect(),
+            ..Boundary::new(name, Layer::App, Layer::HostKernel, None)
         }
     }
 

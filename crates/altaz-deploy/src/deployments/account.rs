@@ -13,7 +13,6 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, lchown};
 use std::path::{Path, PathBuf};
 
 use altaz_profile::model::{Layer, Owner};
-use altaz_profile::rules::Machine as On;
 
 use super::started::Neighbour;
 use super::{need_path, need_program};
@@ -38,17 +37,11 @@ pub(super) fn describe(name: &str, spec: &ServiceSpec) -> Description {
         layers.push(layers::layer(userland, Owner::Provider, Sharing::Shared));
     }
     layers.push(layers::layer(Layer::HostKernel, Owner::Provider, Sharing::Shared));
-    let mut rules = vec![layers::agent_rule()];
-    rules.push(layers::kernel_rule(On::Host, Layer::HostKernel));
-    rules.extend(layers::service_rules(spec));
-    // The tools that set up the lab's network are not part of this deployment.
-    rules.push(layers::host_binary("*", None));
-    rules.push(layers::anonymous_rule(On::Host, Layer::App));
     Description {
         name: name.into(),
         layers,
         boundaries: vec![layers::unfiltered_syscalls(Layer::App, Layer::HostKernel)],
-        rules,
+        rules: layers::bare_rules(spec),
         split_binaries: Vec::new(),
         blind_spots: layers::common_blind_spots(),
         notes: vec![

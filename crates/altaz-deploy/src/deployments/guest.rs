@@ -11,7 +11,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use altaz_profile::model::{Boundary, Layer, LayerInfo, Owner};
-use altaz_profile::rules::{LayerRule, Machine, Privilege};
+use altaz_profile::rules::{LayerRule, Machine, Origin, Privilege};
 use rustix::process::Signal;
 
 use super::{need_path, need_program, program};
@@ -61,6 +61,38 @@ pub(super) fn kvm_rules(spec: &ServiceSpec, of_the_guest: Option<LayerRule>) -> 
     rules
 }
 
+/// Layers of a container inside a KVM guest: what runs the container is the guest's userland. Whose the guest's
+/// kernel and userland are is what the nesting moves.
+pub(super) fn container_layers(owner: Owner) -> Vec<LayerInfo> {
+    let mut all = kvm_layers();
+    let userland = layers::layer(Layer::GuestUserland, owner, Sharing::PerTenant);
+    let at = all.iter().position(|l| l.name == Layer::GuestKernel).unwrap_or(all.len());
+    all.insert(at, userland);
+    for of_the_guest in all.iter_mut().skip(at).take(2) {
+        (of_the_guest.owner, of_the_guest.ownership_moved) = (owner, true);
+    }
+    all
+}
+
+/// Boundaries of a container inside a KVM guest.
+pub(super) fn container_boundaries() -> Vec<Boundary> {
+    let mut all = vec![layers::container_syscalls(Layer::App, Layer::GuestKernel)];
+    all.extend(kvm_boundaries());
+    all
+}
+
+/// Which code of a container's guest belongs to which layer: programs of the host's image that run inside are what
+/// runs the container.
+pub(super) fn container_rules(spec: &ServiceSpec) -> Vec<LayerRule> {
+    let runtime = LayerRule {
+        machine: Some(Machine::Guest),
+        privilege: Some(Privilege::User),
+        origin: Some(Origin::Host),
+        ..LayerRule::any(Layer::GuestUserland)
+    };
+    kvm_rules(spec, Some(runtime))
+}
+
 /// What sets up a guest's surroundings on the host.
 pub(super) const HOST_TOOLS: &[&str] = &["*/ip", "*/kmod", "*/mke2fs"];
 
@@ -68,12 +100,12 @@ pub(super) const HOST_TOOLS: &[&str] = &["*/ip", "*/kmod", "*/mke2fs"];
 pub(super) fn kvm_boundaries() -> Vec<Boundary> {
     let (guest, vmm, host) = (Layer::GuestKernel, Layer::Vmm, Layer::HostKernel);
     vec![
-        layers::boundary("vm-exit", guest, host, None),
-        layers::boundary("msr", guest, host, None),
-        layers::boundary("hypercall", guest, host, None),
-        layers::boundary("port-io", guest, vmm, None),
-        layers::boundary("mmio", guest, vmm, None),
-        layers::boundary("syscall", vmm, host, None),
+        Boundary::new("vm-exit", guest, host, None),
+        Boundary::new("msr", guest, host, None),
+        Boundary::new("hypercall", guest, host, None),
+        Boundary::new("port-io", guest, vmm, None),
+        Boundary::new("mmio", guest, vmm, None),
+        Boundary::new("syscall", vmm, host, None),
     ]
 }
 

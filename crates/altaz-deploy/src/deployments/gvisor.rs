@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use altaz_profile::model::{Layer, Owner};
+use altaz_profile::model::{Boundary, Layer, Owner};
 use altaz_profile::rules::Machine;
 
 use super::container::{self, Runtime};
@@ -47,14 +47,14 @@ pub(super) fn describe(name: &str, spec: &ServiceSpec) -> Description {
         name: name.into(),
         layers,
         boundaries: vec![
-            layers::boundary(
+            Boundary::new(
                 "syscall",
                 Layer::App,
                 Layer::SandboxKernel,
                 Some(seccomp::all_syscalls()),
             ),
-            layers::boundary("gofer", Layer::SandboxKernel, Layer::SandboxHelper, None),
-            layers::boundary("syscall", Layer::SandboxKernel, Layer::HostKernel, None),
+            Boundary::new("gofer", Layer::SandboxKernel, Layer::SandboxHelper, None),
+            Boundary::new("syscall", Layer::SandboxKernel, Layer::HostKernel, None),
         ],
         rules,
         split_binaries: vec![split()],

@@ -9,8 +9,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use altaz_profile::model::{Layer, Owner};
-use altaz_profile::rules::{LayerRule, Machine, Origin, Privilege};
+use altaz_profile::model::Owner;
 use rustix::process::Signal;
 
 use super::guest;
@@ -18,7 +17,7 @@ use super::need_brought;
 use crate::bundle::{self, CONTAINER};
 use crate::cgroup::{self, Cgroup};
 use crate::exec::{self, Child, Spot, Stdio3, Tool};
-use crate::layers::{self, Sharing};
+use crate::layers;
 use crate::net::Namespace;
 use crate::rootfs::{self, Mounts};
 use crate::{DeployError, Deployment, Description, LabEnv, Running, ServiceSpec, Unavailable};
@@ -43,28 +42,12 @@ impl Deployment for Kata {
     }
 
     fn describe(&self, spec: &ServiceSpec) -> Description {
-        let mut layers = guest::kvm_layers();
-        for kernel in layers.iter_mut().filter(|l| l.name == Layer::GuestKernel) {
-            // It runs on the tenant's side of the boundary and is the provider's to patch.
-            (kernel.owner, kernel.ownership_moved) = (Owner::Provider, true);
-        }
-        let mut agent = layers::layer(Layer::GuestUserland, Owner::Provider, Sharing::PerTenant);
-        agent.ownership_moved = true;
-        let at = layers.iter().position(|l| l.name == Layer::GuestKernel).unwrap_or(layers.len());
-        layers.insert(at, agent);
-        let of_the_guest = LayerRule {
-            machine: Some(Machine::Guest),
-            privilege: Some(Privilege::User),
-            origin: Some(Origin::Host),
-            ..LayerRule::any(Layer::GuestUserland)
-        };
-        let mut boundaries = vec![layers::container_syscalls(Layer::App, Layer::GuestKernel)];
-        boundaries.extend(guest::kvm_boundaries());
         Description {
             name: self.name().into(),
-            layers,
-            boundaries,
-            rules: guest::kvm_rules(spec, Some(of_the_guest)),
+            // They run on the tenant's side of the boundary and are the provider's to patch.
+            layers: guest::container_layers(Owner::Provider),
+            boundaries: guest::container_boundaries(),
+            rules: guest::container_rules(spec),
             split_binaries: Vec::new(),
             blind_spots: layers::common_blind_spots(),
             notes: vec![

@@ -5,7 +5,6 @@
 //! tenant's, as on a rented physical machine, and nothing is shared.
 
 use altaz_profile::model::{Layer, Owner};
-use altaz_profile::rules::Machine;
 
 use super::started::{ServiceIs, Started};
 use super::{need_path, need_program};
@@ -31,17 +30,11 @@ impl Deployment for Process {
     fn describe(&self, spec: &ServiceSpec) -> Description {
         let mut layers = layers::tenant_image();
         layers.push(layers::layer(Layer::HostKernel, Owner::Tenant, Sharing::PerTenant));
-        let mut rules = vec![layers::agent_rule()];
-        rules.push(layers::kernel_rule(Machine::Host, Layer::HostKernel));
-        rules.extend(layers::service_rules(spec));
-        // The tools that set up the lab's network are not part of this deployment.
-        rules.push(layers::host_binary("*", None));
-        rules.push(layers::anonymous_rule(Machine::Host, Layer::App));
         Description {
             name: self.name().into(),
             layers,
             boundaries: vec![layers::unfiltered_syscalls(Layer::App, Layer::HostKernel)],
-            rules,
+            rules: layers::bare_rules(spec),
             split_binaries: Vec::new(),
             blind_spots: layers::common_blind_spots(),
             notes: vec![

@@ -9,14 +9,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use altaz_profile::model::{Layer, Owner};
-use altaz_profile::rules::{LayerRule, Machine as Of, Origin, Privilege};
+use altaz_profile::model::Owner;
 
 use super::guest;
 use super::qemu::{self, Inside, Machine};
 use super::{need_program, program};
 use crate::exec::Tool;
-use crate::layers::{self, Sharing};
+use crate::layers;
 use crate::{DeployError, Deployment, Description, LabEnv, Running, ServiceSpec, Unavailable};
 
 /// The deployment.
@@ -41,27 +40,11 @@ impl Deployment for RuncInQemu {
     }
 
     fn describe(&self, spec: &ServiceSpec) -> Description {
-        let mut layers = guest::kvm_layers();
-        for kernel in layers.iter_mut().filter(|l| l.name == Layer::GuestKernel) {
-            kernel.ownership_moved = true;
-        }
-        let mut userland = layers::layer(Layer::GuestUserland, Owner::Tenant, Sharing::PerTenant);
-        userland.ownership_moved = true;
-        let at = layers.iter().position(|l| l.name == Layer::GuestKernel).unwrap_or(layers.len());
-        layers.insert(at, userland);
-        let runtime = LayerRule {
-            machine: Some(Of::Guest),
-            privilege: Some(Privilege::User),
-            origin: Some(Origin::Host),
-            ..LayerRule::any(Layer::GuestUserland)
-        };
-        let mut boundaries = vec![layers::container_syscalls(Layer::App, Layer::GuestKernel)];
-        boundaries.extend(guest::kvm_boundaries());
         Description {
             name: self.name().into(),
-            layers,
-            boundaries,
-            rules: guest::kvm_rules(spec, Some(runtime)),
+            layers: guest::container_layers(Owner::Tenant),
+            boundaries: guest::container_boundaries(),
+            rules: guest::container_rules(spec),
             split_binaries: Vec::new(),
             blind_spots: layers::common_blind_spots(),
             notes: vec![
