@@ -166,6 +166,20 @@ impl Drop for Running {
     }
 }
 
+/// A QEMU in this directory that runs the lab's processors in turn on one thread of the host. With a thread each, QEMU
+/// once in a while executes a breakpoint that the kernel has just taken out while it arms functions, and the lab's
+/// kernel panics.
+///
+/// # Panics
+/// When it cannot be written.
+pub fn qemu_in_turn(dir: &Path) -> PathBuf {
+    let path = dir.join("qemu-in-turn");
+    let script = "#!/bin/bash\nexec qemu-system-x86_64 \"${@/thread=multi/thread=single}\"\n";
+    std::fs::write(&path, script).unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    path
+}
+
 /// Script for the lab: `altaz` records `what` into `/tmp/live.altaz`, says `armed` once all functions are, or after so
 /// many seconds (what was not armed then is in the profile's blind spots), and records until it is given a line.
 /// Prints what altaz said.

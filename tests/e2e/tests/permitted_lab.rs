@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use altaz_deploy::seccomp::syscall_name;
+use altaz_e2e::live::qemu_in_turn;
 use altaz_e2e::{Ran, altaz_program, command, repository};
 use serde_json::{Value, json};
 
@@ -123,6 +124,8 @@ fn permitted_system_calls_are_those_that_a_program_in_the_container_can_make() {
         ["--get".to_owned(), format!("/out/{name}.altaz:{}", to.display())]
     };
     let ran: Ran = command(&altaz)
+        .arg("--qemu")
+        .arg(qemu_in_turn(dir.path()))
         .args(["lab", "run"])
         .args(put(&altaz, "/usr/local/bin/altaz"))
         .args(put(&path("call-each"), "/call-each"))
