@@ -21,6 +21,10 @@ impl Namespace {
     /// Makes the namespace, joins it to the bridge by a veth pair, and gives it the service's
     /// address, always with the same MAC address (a new one would stall in stale ARP entries).
     ///
+    /// The interface has no IPv6 address of its own making: the kernel would look for routers behind
+    /// it, ever more seldom but without end, and that work would be charged to the service in
+    /// whichever windows it falls. IPv6 on the loopback interface stays.
+    ///
     /// # Errors
     /// When `ip` fails; its message is in the error.
     pub fn create(lab: &LabEnv) -> Result<Self, DeployError> {
@@ -39,6 +43,7 @@ impl Namespace {
             &format!(
                 "link set lo up\n\
                  addr add {service_ip}/{prefix} dev eth0\n\
+                 link set eth0 addrgenmode none\n\
                  link set eth0 up\n\
                  route add default via {gateway}\n"
             ),

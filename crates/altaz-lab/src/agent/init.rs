@@ -161,7 +161,16 @@ fn unpack_inputs() -> io::Result<()> {
     archive.unpack("/")
 }
 
+/// Before any interface is up: no duplicate-address chatter and no search for routers from then on, so
+/// that what runs is the service alone. A kernel without IPv6 has nothing to switch off.
+pub(super) fn no_ipv6() {
+    for name in ["all", "default"] {
+        let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1");
+    }
+}
+
 fn network() -> io::Result<()> {
+    no_ipv6();
     netif::set_up("lo")?;
     if !Path::new("/sys/class/net/eth0").exists() {
         return Ok(());
@@ -174,13 +183,6 @@ fn network() -> io::Result<()> {
     netif::set_up(places::BRIDGE)?;
     let gateway: Ipv4Addr = places::HOST_ADDRESS;
     netif::add_default_route(gateway)?;
-    // No forwarding and no duplicate-address chatter: what runs is the service alone.
-    for (file, value) in [
-        ("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1"),
-        ("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1"),
-    ] {
-        let _ = fs::write(file, value);
-    }
     Ok(())
 }
 

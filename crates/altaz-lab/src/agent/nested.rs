@@ -31,10 +31,8 @@ pub(super) fn prepare(job: &GuestJob) -> io::Result<()> {
 
 /// The bridge has no address: the guest itself takes no part in the service's traffic.
 fn network(job: &GuestJob) -> io::Result<()> {
+    init::no_ipv6();
     netif::set_up("lo")?;
-    for name in ["all", "default"] {
-        let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1");
-    }
     netif::add_bridge(places::BRIDGE)?;
     netif::add_to_bridge(places::BRIDGE, &job.interface)?;
     netif::set_up(&job.interface)?;
