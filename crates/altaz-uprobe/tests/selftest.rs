@@ -7,6 +7,7 @@ use altaz_uprobe::instruction::{Class, classify};
 use altaz_uprobe::selftest::{Outcome, try_instructions};
 use altaz_uprobe::{Allowed, Method, SelfTest, UprobeError};
 use std::path::Path;
+use std::time::Duration;
 
 #[test]
 #[ignore = "needs root"]
@@ -34,12 +35,15 @@ fn the_allowlist_is_executed_rightly_and_counted_exactly_under_probes() {
     }
     assert_eq!(speed(Kind::Arithmetic), Some(Speed::Stepped));
     println!(
-        "{} examples of {} forms, {} executions in {:?}",
+        "{} examples of {} forms, {} executions in {:?}; a hit costs {:?}",
         test.tried.len(),
         test.allowed().len(),
         test.executions,
-        test.took
+        test.took,
+        test.hit
     );
+    // An exception and a program cannot be had for less, and a hit that took longer would be a mistake in measuring.
+    assert!(test.hit > Duration::from_nanos(200) && test.hit < Duration::from_millis(1));
 }
 
 #[test]

@@ -152,11 +152,30 @@ impl Stage {
 
     /// Tries these slots in one child.
     pub(super) fn run(&self, slots: &[usize]) -> io::Result<Ending> {
+        self.in_child(|| self.try_slots(slots))
+    }
+
+    /// Executes one slot so often in one child, with one input and without looking at what comes out.
+    pub(super) fn repeat(&self, slot: usize, times: u32) -> io::Result<Ending> {
+        self.in_child(|| {
+            let Some(&offset) = self.slots.get(slot) else { return };
+            self.prepare(slot, offset, 0);
+            (0..times).for_each(|_| self.enter());
+        })
+    }
+
+    /// `work` may call only what may be called after fork in a process with threads.
+    fn in_child(&self, work: impl FnOnce()) -> io::Result<Ending> {
         // SAFETY: the child calls only what may be called after fork in a process with threads, and never returns.
         let pid = unsafe { libc::fork() };
         match pid {
             -1 => return Err(io::Error::last_os_error()),
-            0 => self.child(slots),
+            0 => {
+                confine();
+                work();
+                // SAFETY: ends the process without running anything of the parent's.
+                unsafe { libc::_exit(0) }
+            }
             _ => {}
         }
         let mut status = 0;
@@ -177,27 +196,14 @@ impl Stage {
         Ok(Ending::Finished)
     }
 
-    fn child(&self, slots: &[usize]) -> ! {
-        let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-        // SAFETY: plain system calls on this new process: it dies with its parent, leaves no core file, does not run
-        // on for ever, and takes signals as the kernel sends them.
-        unsafe {
-            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-            libc::setrlimit(libc::RLIMIT_CORE, &raw const none);
-            for signal in [
-                libc::SIGSEGV,
-                libc::SIGBUS,
-                libc::SIGILL,
-                libc::SIGTRAP,
-                libc::SIGALRM,
-                libc::SIGFPE,
-            ] {
-                libc::signal(signal, libc::SIG_DFL);
-            }
-            libc::alarm(PATIENCE);
-        }
+    /// Enters the program, which executes the slot that was prepared.
+    fn enter(&self) {
         // SAFETY: the file starts with the entry stage, which keeps the C calling convention.
         let enter: extern "sysv64" fn() = unsafe { std::mem::transmute(self.code.start.as_ptr()) };
+        enter();
+    }
+
+    fn try_slots(&self, slots: &[usize]) {
         for &slot in slots {
             let (Some(&offset), Some((state, words))) =
                 (self.slots.get(slot), self.record(slot).split_first())
@@ -206,14 +212,12 @@ impl Stage {
             };
             for (input, out) in words.chunks_exact(WORDS).enumerate() {
                 self.prepare(slot, offset, input);
-                enter();
+                self.enter();
                 self.write_down(out);
             }
             let stepped = if single_stepped() { STEPPED } else { 0 };
             state.store(DONE | stepped, Ordering::Release);
         }
-        // SAFETY: ends the process without running anything of the parent's.
-        unsafe { libc::_exit(0) }
     }
 
     fn cell_word(&self, offset: usize) -> *mut u64 {
@@ -289,6 +293,28 @@ impl Stage {
         (from..to).step_by(8).fold(0xcbf2_9ce4_8422_2325, |hash: u64, at| {
             (hash ^ self.get(at)).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(29)
         })
+    }
+}
+
+/// What a child does first: it dies with its parent, leaves no core file, and does not run on for ever.
+fn confine() {
+    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: plain system calls on this new process: it dies with its parent, leaves no core file, does not run
+    // on for ever, and takes signals as the kernel sends them.
+    unsafe {
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        libc::setrlimit(libc::RLIMIT_CORE, &raw const none);
+        for signal in [
+            libc::SIGSEGV,
+            libc::SIGBUS,
+            libc::SIGILL,
+            libc::SIGTRAP,
+            libc::SIGALRM,
+            libc::SIGFPE,
+        ] {
+            libc::signal(signal, libc::SIG_DFL);
+        }
+        libc::alarm(PATIENCE);
     }
 }
 

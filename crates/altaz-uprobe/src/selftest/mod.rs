@@ -31,6 +31,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+/// Hits of a run that is timed.
+const PRICED_HITS: u32 = 2000;
+/// Runs of which the shortest counts: what else the machine does only makes them longer.
+const PRICED_RUNS: u32 = 3;
+/// No hit is taken for cheaper: an exception there and back takes as much on the fastest of processors.
+const LEAST_HIT: Duration = Duration::from_nanos(200);
+
 /// What became of one example.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
@@ -87,6 +94,9 @@ pub struct SelfTest {
     pub counted: u64,
     /// Time it took.
     pub took: Duration,
+    /// What a hit of a probe on an emulated instruction costs here, as measured: the exception, the program that
+    /// counts, and the way back. Under an emulated processor it is many times of what hardware takes.
+    pub hit: Duration,
     allowed: Allowed,
 }
 
@@ -113,7 +123,7 @@ impl SelfTest {
                 instruction::classify(&e.bytes, 0).form().is_none_or(|f| seen.insert(f))
             });
         }
-        let tried = try_examples(&examples, method, sys)?;
+        let (tried, hit) = try_examples(&examples, method, sys)?;
         let (mut executions, mut counted) = (0, 0);
         for one in &tried {
             let (made, hits) = match one.outcome {
@@ -125,7 +135,7 @@ impl SelfTest {
             counted += hits;
         }
         let allowed = allowed(&tried);
-        Ok(Self { tried, executions, counted, took: started.elapsed(), allowed })
+        Ok(Self { tried, executions, counted, took: started.elapsed(), hit, allowed })
     }
 
     /// The forms that are probed in this run: those of which every example agreed. A form counts as emulated when all
@@ -184,14 +194,14 @@ pub fn try_instructions(
             fill: Fill::Nothing,
         })
         .collect();
-    try_examples(&examples, Method::best(), sys)
+    try_examples(&examples, Method::best(), sys).map(|(tried, _)| tried)
 }
 
 fn try_examples(
     examples: &[Example],
     method: Method,
     sys: &Path,
-) -> Result<Vec<Tried>, UprobeError> {
+) -> Result<(Vec<Tried>, Duration), UprobeError> {
     let fail = |what| move |source: io::Error| UprobeError::SelfTest { what, source };
     let wide = std::arch::is_x86_feature_detected!("avx");
     let program = code::program(examples, wide);
@@ -242,7 +252,27 @@ fn try_examples(
         let crossing = slot.offset / code::PAGE != last / code::PAGE;
         tried.push(Tried { text: example.text.clone(), form: class.form(), crossing, outcome });
     }
-    Ok(tried)
+    let slot = tried.iter().position(|t| t.outcome == Outcome::Agreed(Speed::Emulated));
+    let hit = price_of_a_hit(&stage, slot, probes).map_err(fail("start a process"))?;
+    Ok((tried, hit))
+}
+
+/// What a hit takes in a slot: the least of some runs with the probes, less the least without them.
+fn price_of_a_hit(stage: &Stage, slot: Option<usize>, probes: Probes) -> io::Result<Duration> {
+    let Some(slot) = slot else { return Ok(LEAST_HIT) };
+    let least = || -> io::Result<Duration> {
+        let mut least = Duration::MAX;
+        for _ in 0..PRICED_RUNS {
+            let begin = Instant::now();
+            stage.repeat(slot, PRICED_HITS)?;
+            least = least.min(begin.elapsed());
+        }
+        Ok(least)
+    };
+    let with = least()?;
+    drop(probes);
+    let without = least()?;
+    Ok((with.saturating_sub(without) / PRICED_HITS).max(LEAST_HIT))
 }
 
 /// Whether no kernel emulates it, so that it need not be looked at whether this one does.

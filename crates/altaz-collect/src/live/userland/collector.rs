@@ -216,7 +216,7 @@ impl Collector {
         let left_out = points.left_out.iter().chain(armed.left_out());
         self.left_out.extend(summary(path, layer, left_out));
         let number = FileNumber(u32::try_from(self.files.len()).unwrap_or(u32::MAX));
-        Ok(File::new(number, Arc::clone(path), layer, binary, armed, own))
+        Ok(File::new(number, Arc::clone(path), layer, binary, armed, own, self.proof.hit))
     }
 
     /// Hands over what was hit in the files that are due, and takes off what needs no probe any

@@ -18,8 +18,8 @@ use crate::live::rows::ENOUGH;
 const BURST: Duration = Duration::from_millis(10);
 /// They are looked at this often at least.
 const LONGEST: Duration = Duration::from_millis(500);
-/// A file is hot while its probes are hit more often than this together, hits/s: at 1 µs a hit, 1 % of a CPU.
-const HOT: f64 = 10_000.0;
+/// A file is hot while the hits of its probes take more than this share of a CPU together.
+const HOT: f64 = 0.01;
 
 /// One file in one layer.
 pub(super) struct File {
@@ -35,6 +35,8 @@ pub(super) struct File {
     functions: HashMap<u32, Function>,
     every: Duration,
     looked: Instant,
+    /// What a hit costs.
+    hit: Duration,
     payoff: Payoff,
     hot: bool,
 }
@@ -51,7 +53,7 @@ struct Function {
 }
 
 impl File {
-    /// A file that was just attached.
+    /// A file that was just attached; `hit` is what a hit costs.
     pub(super) fn new(
         number: FileNumber,
         path: Arc<str>,
@@ -59,6 +61,7 @@ impl File {
         binary: Binary,
         armed: Armed,
         filter: Option<ActiveFilter>,
+        hit: Duration,
     ) -> Self {
         let now = Instant::now();
         Self {
@@ -73,7 +76,8 @@ impl File {
             functions: HashMap::new(),
             every: BURST,
             looked: now,
-            payoff: Payoff::default(),
+            hit,
+            payoff: Payoff::new(hit),
             hot: true,
         }
     }
@@ -142,7 +146,8 @@ impl File {
         let all: u64 = self.functions.values().map(|f| f.hits).sum();
         let of_ready: u64 =
             ready.iter().filter_map(|f| self.functions.get(f)).map(|f| f.hits).sum();
-        self.hot = all as f64 / took.as_secs_f64().max(1e-3) > HOT;
+        let cost = self.hit.as_secs_f64() * all as f64;
+        self.hot = cost / took.as_secs_f64().max(1e-3) > HOT;
         if self.payoff.pays(took, ready.len(), of_ready) {
             let done = self.armed.disarm(&ready);
             self.payoff.done(self.looked.elapsed());

@@ -6,12 +6,10 @@
 
 use std::time::Duration;
 
-/// What a hit costs, natively.
-const HIT: Duration = Duration::from_micros(1);
-/// A new link is taken for this dear until one was made …
-const FIRST: Duration = Duration::from_millis(100);
-/// … and never for dearer: where it is, a hit is too.
-const DEAREST: Duration = Duration::from_millis(300);
+/// A new link is taken for as dear as so many hits until one was made …
+const FIRST: u32 = 100_000;
+/// … and never for dearer than so many: it was measured while others had the processors.
+const DEAREST: u32 = 300_000;
 /// Probes that cost the service nothing are taken off after this long all the same: other processes that map the file
 /// may hit them all the time, which is not counted, but paid for.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -21,25 +19,31 @@ const LONGEST_PATIENCE: Duration = Duration::from_secs(600);
 /// What was paid since probes were taken off the last time.
 #[derive(Debug, Clone)]
 pub(super) struct Payoff {
+    hit: Duration,
     link: Duration,
     paid: Duration,
     waited: Duration,
     patience: Duration,
 }
 
-impl Default for Payoff {
-    fn default() -> Self {
-        Self { link: FIRST, paid: Duration::ZERO, waited: Duration::ZERO, patience: PATIENCE }
-    }
-}
-
 impl Payoff {
+    /// With what a hit costs here.
+    pub(super) fn new(hit: Duration) -> Self {
+        Self {
+            hit,
+            link: hit * FIRST,
+            paid: Duration::ZERO,
+            waited: Duration::ZERO,
+            patience: PATIENCE,
+        }
+    }
+
     /// Whether to take off now those probes, if any, that were seen often enough and had so many hits in this time.
     pub(super) fn pays(&mut self, took: Duration, ready: usize, hits: u64) -> bool {
         if ready == 0 {
             return false;
         }
-        let cost = HIT.mul_f64(hits as f64);
+        let cost = self.hit.mul_f64(hits as f64);
         self.paid += cost;
         self.waited += took;
         let a_second = cost.as_secs_f64() / took.as_secs_f64().max(1e-3);
@@ -51,7 +55,7 @@ impl Payoff {
         if self.waited > self.patience {
             self.patience = (self.patience * 2).min(LONGEST_PATIENCE);
         }
-        self.link = took.min(DEAREST);
+        self.link = took.min(self.hit * DEAREST);
         self.paid = Duration::ZERO;
         self.waited = Duration::ZERO;
     }
@@ -65,7 +69,7 @@ mod tests {
 
     #[test]
     fn what_is_hit_all_the_time_goes_at_once_and_what_is_rare_stays_for_a_while() {
-        let mut payoff = Payoff::default();
+        let mut payoff = Payoff::new(Duration::from_micros(1));
         assert!(!payoff.pays(10 * MS, 0, 1_000_000), "nothing may go yet");
         assert!(payoff.pays(10 * MS, 3, 4000), "400 ms a second");
         payoff.done(200 * MS);
@@ -78,8 +82,20 @@ mod tests {
     }
 
     #[test]
+    fn where_a_hit_is_dear_fewer_of_them_pay() {
+        let looks = |hit: Duration| {
+            let mut payoff = Payoff::new(hit);
+            payoff.done(400 * MS);
+            (1..1000).find(|_| payoff.pays(500 * MS, 3, 500)).unwrap()
+        };
+        // 1,000 hits a second: 1 ms natively, which pays for 300 ms after as many seconds, or a minute's patience.
+        assert_eq!(looks(Duration::from_micros(1)), 121);
+        assert_eq!(looks(Duration::from_micros(40)), 20, "40 ms a second against 400");
+    }
+
+    #[test]
     fn patience_is_a_minute_at_first_and_ten_at_most() {
-        let mut payoff = Payoff::default();
+        let mut payoff = Payoff::new(Duration::from_micros(1));
         let mut wait = || {
             let looks = (1..10_000).find(|_| payoff.pays(500 * MS, 1, 0)).unwrap();
             payoff.done(100 * MS);
