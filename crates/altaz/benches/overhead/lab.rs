@@ -170,7 +170,9 @@ done"#;
 const ARMED: Duration = Duration::from_secs(330);
 
 /// Time in which what became hot when the load went on is seen in three windows and disarmed.
-const DISARM: Duration = Duration::from_secs(10);
+pub const DISARM: Duration = Duration::from_secs(10);
+/// The same with userland functions: a file's probes are linked anew in seconds here, one file after the other.
+pub const DISARM_USERLAND: Duration = Duration::from_secs(60);
 
 /// Time in which code that was patched is translated anew, and altaz notices what happened meanwhile.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -235,12 +237,12 @@ impl<'a> Service<'a> {
     /// Waits until altaz says that everything is armed, and some seconds more in which it disarms
     /// what it sees. Where the load can be halted it is, meanwhile: on an idle machine arming takes
     /// seconds, on a busy one minutes, and the outcome is the same.
-    pub fn until_armed(&self) -> Result<()> {
+    pub fn until_armed(&self, disarm: Duration) -> Result<()> {
         self.halt("STOP")?;
         let armed = self.wait_for_armed();
         self.halt("CONT")?;
         armed.context("altaz did not converge")?;
-        std::thread::sleep(DISARM);
+        std::thread::sleep(disarm);
         Ok(())
     }
 

@@ -128,6 +128,7 @@ fn target_dir() -> Result<PathBuf> {
 fn measure(service: &Service<'_>, plan: &Plan, rounds: u32, others: u32) -> Result<Figures> {
     let mut figures = Figures::default();
     // Not counted: code is translated, caches fill.
+    methods::warm_up(service)?;
     service.speed(plan.times.slice)?;
     for round in 0..rounds {
         let mut before = service.speed(plan.times.slice)?;

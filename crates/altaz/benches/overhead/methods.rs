@@ -6,7 +6,7 @@ use altaz_profile::{Profile, file};
 use altaz_testkit::tracing_stats;
 use anyhow::{Context, Result, bail};
 
-use super::lab::{ALTAZ, Service, Speed};
+use super::lab::{ALTAZ, DISARM, DISARM_USERLAND, Service, Speed};
 
 const TRACING: &str = "/sys/kernel/tracing";
 
@@ -110,10 +110,11 @@ pub struct Watched {
 /// Watches a service with a method and measures it meanwhile.
 pub fn watch(service: &Service<'_>, method: Method, times: &Times) -> Result<Watched> {
     let outcome = match method {
-        Method::Altaz => with_altaz(service, "", Some(times.average), times),
+        Method::Altaz => with_altaz(service, "", Some(times.average), DISARM, times),
         // Probes in userland cannot be paused.
         Method::AltazUserland => {
-            with_altaz(service, "--userland", None, &Times { pairs: 0, ..*times })
+            let times = Times { pairs: 0, ..*times };
+            with_altaz(service, "--userland", None, DISARM_USERLAND, &times)
         }
         Method::FunctionGraph => others(service, times, &function_graph(&service.tasks)),
         Method::TraceCmd => others(service, times, &trace_cmd(&service.tasks)),
@@ -127,6 +128,7 @@ fn with_altaz(
     service: &Service<'_>,
     flags: &str,
     average: Option<Duration>,
+    disarm: Duration,
     times: &Times,
 ) -> Result<Watched> {
     let script = format!(
@@ -144,7 +146,7 @@ fn with_altaz(
     let ((average, armed, pairs, converged_at), _) = service.lab().armed(&script, || {
         let begin = Instant::now();
         let average = average.map(|time| service.speed(time)).transpose()?;
-        service.until_armed()?;
+        service.until_armed(disarm)?;
         let converged_at = begin.elapsed();
         // With pauses each slice of them is one more measurement of this.
         let time = if times.pairs > 0 { times.slice } else { times.converged };
@@ -174,6 +176,14 @@ fn with_altaz(
         lost,
         late: profile.units.iter().filter(|u| late(u.first_window)).count() as u64,
     })
+}
+
+/// Lets altaz record for a moment, uncounted: an emulator translates a program's code when it runs for the first time,
+/// which no machine does.
+pub fn warm_up(service: &Service<'_>) -> Result<()> {
+    let target = &service.target;
+    let script = format!("{ALTAZ} record {target} --duration 5s -o /tmp/a.altaz 2>&1 || [ $? = 4 ]");
+    service.lab().sh(&script).map(drop).context("a first recording")
 }
 
 fn profile(service: &Service<'_>) -> Result<Profile> {
