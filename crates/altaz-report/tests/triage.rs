@@ -219,6 +219,51 @@ fn the_openvex_crate_reads_the_early_form() {
     assert_eq!(again, serde_json::from_str::<Value>(&text).unwrap());
 }
 
+/// A published schema as `tests/fixtures/schemas` keeps it.
+fn schema(name: &str) -> Value {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/schemas/");
+    serde_json::from_str(&std::fs::read_to_string(format!("{path}{name}")).unwrap()).unwrap()
+}
+
+#[test]
+fn cyclonedx_is_valid_against_its_published_schema() {
+    // The schemas refer to each other by names beside them.
+    const BESIDE: &str = "http://cyclonedx.org/schema/";
+    const BOM: &str = "bom-1.5.SNAPSHOT.schema.json";
+    let (mut schemas, mut compiler) = (boon::Schemas::new(), boon::Compiler::new());
+    compiler.enable_format_assertions();
+    for name in [BOM, "spdx.SNAPSHOT.schema.json", "jsf-0.82.SNAPSHOT.schema.json"] {
+        compiler.add_resource(&format!("{BESIDE}{name}"), schema(name)).unwrap();
+    }
+    let bom = compiler.compile(&format!("{BESIDE}{BOM}"), &mut schemas).unwrap();
+
+    let document: Value = serde_json::from_str(&cyclonedx(&result(), OPTIONS)).unwrap();
+    if let Err(error) = schemas.validate(&document, bom) {
+        panic!("{error:#}");
+    }
+    // The schema is one that refuses.
+    for (place, wrong) in [
+        ("/vulnerabilities/0/analysis/state", Value::from("unknown")),
+        ("/components/0/type", Value::from("kernel")),
+        ("/metadata/timestamp", Value::from("yesterday")),
+        ("/serialNumber", Value::from("1")),
+    ] {
+        let mut refused = document.clone();
+        *refused.pointer_mut(place).unwrap() = wrong;
+        assert!(schemas.validate(&refused, bom).is_err(), "{place} is not looked at");
+    }
+
+    let state = |id: &str| {
+        let all = document["vulnerabilities"].as_array().unwrap();
+        all.iter().find(|v| v["id"] == id).unwrap()["analysis"]["state"].as_str().unwrap()
+    };
+    assert_eq!(state("CVE-2026-68118"), "exploitable");
+    assert_eq!(state("CVE-2026-74542"), "in_triage");
+    assert_eq!(state("CVE-2022-48785"), "resolved");
+    assert_eq!(state("CVE-2026-74537"), "not_affected");
+    assert_eq!(document["components"].as_array().unwrap().len(), 1);
+}
+
 #[test]
 fn json_is_read_back_as_it_was() {
     let text = triage_json(&result()).unwrap();
