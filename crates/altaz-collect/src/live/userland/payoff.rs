@@ -15,6 +15,8 @@ const DEAREST: u32 = 300_000;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// It doubles each time, up to this: what is still seen then is rare.
 const LONGEST_PATIENCE: Duration = Duration::from_secs(600);
+/// Links that are made out of patience alone take no more than one part in so many of a CPU, however dear they are.
+const PATIENT_SHARE: u32 = 100;
 
 /// What was paid since probes were taken off the last time.
 #[derive(Debug, Clone)]
@@ -55,6 +57,7 @@ impl Payoff {
         if self.waited > self.patience {
             self.patience = (self.patience * 2).min(LONGEST_PATIENCE);
         }
+        self.patience = self.patience.max(took.saturating_mul(PATIENT_SHARE));
         self.link = took.min(self.hit * DEAREST);
         self.paid = Duration::ZERO;
         self.waited = Duration::ZERO;
@@ -79,6 +82,14 @@ mod tests {
         payoff.done(9000 * MS);
         let looks = (1..1000).find(|_| payoff.pays(500 * MS, 3, 5000)).unwrap();
         assert_eq!(looks, 60, "a link of nine seconds counts as one of 300 ms");
+    }
+
+    #[test]
+    fn out_of_patience_alone_no_more_than_one_part_in_a_hundred_is_spent() {
+        let mut payoff = Payoff::new(Duration::from_micros(80));
+        payoff.done(9000 * MS);
+        let looks = (1..10_000).find(|_| payoff.pays(500 * MS, 1, 0)).unwrap();
+        assert_eq!(looks, 1801, "fifteen minutes");
     }
 
     #[test]
