@@ -9,7 +9,7 @@ FUZZ_SECONDS ?= 60
 QUICK := process,runc,runsc-systrap,qemu-microvm,runc-in-qemu,login-hardened
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build agent demo docs test lint bench validate claims replicate fuzz clean
+.PHONY: help setup build agent demo docs test lint bench validate claims replicate scanner fuzz clean
 
 help: ## this list
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -51,6 +51,9 @@ claims: ## the essay's claims against the profiles of the last make demo, in doc
 
 replicate: build ## the published table of host-kernel functions on the same work, in docs/replication.md
 	@scripts/replicate.sh
+
+scanner: build ## an independent scanner (PyPI) reads the VEX of the last make demo
+	@scripts/scanner.sh
 
 docs: ## take the table of the last make demo into the docs
 	@scripts/docs.sh
