@@ -57,6 +57,11 @@ pub fn next_window(pace: &Pace, window: Duration, lost: Duration) -> Duration {
     next.clamp(pace.burst.min(pace.max_window), pace.max_window)
 }
 
+/// Whether a second like this window, in which a CPU's buffer took in so many bytes, would fill no more than half of it.
+pub fn is_calm(window: Duration, bytes: u64, buffer: u64) -> bool {
+    bytes as f64 / window.as_secs_f64().max(1e-6) <= buffer as f64 / 2.0
+}
+
 /// How long to wait after patching that took so much CPU time, so that arming takes no more than its share of `cpus`
 /// of which the share `idle` had nothing to do.
 pub fn rest_after(pace: &Pace, took: Duration, cpus: usize, idle: f64) -> Duration {
@@ -147,6 +152,14 @@ mod tests {
         assert_eq!(next_window(&pace, pace.burst, pace.burst), pace.burst);
         let short = Pace { max_window: MS, ..pace };
         assert_eq!(next_window(&short, MS, Duration::ZERO), MS);
+    }
+
+    #[test]
+    fn it_is_calm_when_a_second_fills_half_a_buffer_at_most() {
+        assert!(is_calm(500 * MS, 0, 1 << 20));
+        assert!(is_calm(500 * MS, 1 << 18, 1 << 20));
+        assert!(!is_calm(500 * MS, (1 << 18) + 4096, 1 << 20));
+        assert!(!is_calm(Duration::ZERO, 4096, 1 << 20));
     }
 
     #[test]

@@ -69,17 +69,17 @@ pub struct WindowReport {
     pub unknown: u64,
     /// CPUs that lost events, and how many.
     pub lost_per_cpu: Vec<(u32, u64)>,
-    /// Functions disarmed after this window.
+    /// Functions disarmed before this window, as those before it had shown them often enough.
     pub disarmed: u32,
-    /// Functions armed after this window.
+    /// Functions armed in this window.
     pub armed: u32,
     /// Functions that wait to be armed; 0 once everything was.
     pub waiting: u32,
     /// The entry functions of all system calls are armed, or were disarmed after they were seen.
     pub entries_armed: bool,
-    /// Modules were loaded or unloaded: the table has grown.
+    /// Modules were loaded or unloaded before this window: the table has grown.
     pub modules_changed: bool,
-    /// CPU time that changing filters took for this window (arming before it, disarming after it).
+    /// CPU time that changing filters took before this window.
     pub patching: Duration,
 }
 
@@ -105,7 +105,13 @@ pub struct Recorder {
     module_looks: Ration,
     lost_read: Instant,
     disarming: Disarming,
+    /// What is ready is disarmed before the next window.
+    disarm_next: bool,
+    /// What the buffers take in within a second is no more than half of one of them.
+    calm: bool,
     window: Duration,
+    /// End of the last window.
+    last: Instant,
     /// Short windows to come, since the last slice.
     bursts: u8,
     started: Instant,
@@ -178,6 +184,9 @@ impl Recorder {
             open: false,
             armed: 1,
             disarming: Disarming::new(Duration::from_nanos(calibration.event_ns)),
+            disarm_next: false,
+            calm: false,
+            last: Instant::now(),
             calibration,
             modules,
             module_looks: Ration::new(MODULES.0, MODULES.1, MODULES.2),
@@ -240,9 +249,11 @@ impl Recorder {
         self.follow(tids)
     }
 
-    /// Records one window: arms the next slice if its time has come, waits, reads, and disarms what was seen often
-    /// enough. A window is no longer than `at_most`, if that is said, and ends early when `stop` says so (asked
-    /// twice a second).
+    /// Records one window: disarms what was seen often enough before, arms the next slice if its time has come, waits,
+    /// and reads. What takes long comes first, so that nothing stands between the end of a window and whoever is told
+    /// of it; and the time it takes is taken off the window, so that once everything is armed two windows end no
+    /// further apart than the longest one lasts, unless the kernel takes longer than that for a change. A window is no
+    /// longer than `at_most`, if that is said, and ends early when `stop` says so (asked twice a second).
     ///
     /// # Errors
     /// When the kernel refuses what it granted before.
@@ -253,6 +264,12 @@ impl Recorder {
     ) -> Result<WindowReport, FtraceError> {
         let mut report = WindowReport::default();
         let mut drained = Drained::default();
+        if std::mem::take(&mut self.disarm_next) {
+            let (functions, took) = self.disarm()?;
+            report.disarmed = functions;
+            report.patching += took;
+        }
+        report.modules_changed = self.look_for_modules()?;
         if !self.waiting.is_empty() && self.bursts == 0 && Instant::now() >= self.arm_after {
             report.patching += self.arm_slice()?;
             self.begin_ns = now_ns();
@@ -268,6 +285,8 @@ impl Recorder {
         if let Some(at_most) = at_most {
             until = until.min(started + at_most);
         }
+        let pace = &self.options.pace;
+        until = until.min((self.last + pace.max_window).max(started + pace.burst));
         loop {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() || stop() {
@@ -287,7 +306,8 @@ impl Recorder {
         }
         let end_ns = now_ns();
         drained.add(self.drain(end_ns, &mut report.unknown));
-        let took = started.elapsed();
+        self.last = Instant::now();
+        let took = self.last.saturating_duration_since(started);
 
         report.begin_ns = std::mem::replace(&mut self.begin_ns, end_ns);
         report.end_ns = end_ns;
@@ -302,15 +322,11 @@ impl Recorder {
         self.window = pace::next_window(&self.options.pace, took, lost);
 
         let events = self.tally.ready_events();
-        if self.disarming.pays(took, self.tally.ready().len(), events) {
-            let (functions, took) = self.disarm()?;
-            report.disarmed = functions;
-            report.patching += took;
-        }
+        self.disarm_next = self.disarming.pays(took, self.tally.ready().len(), events);
+        self.calm = pace::is_calm(took, drained.fullest, u64::from(self.buffer_kb) * 1024);
         if report.unknown > 0 {
             self.module_looks.hurry();
         }
-        report.modules_changed = self.look_for_modules()?;
         report.armed = u32::try_from(self.armed).unwrap_or(u32::MAX);
         report.entries_armed = self.waiting.len() <= self.others;
         report.waiting = u32::try_from(self.waiting.len()).unwrap_or(u32::MAX);
@@ -368,10 +384,16 @@ impl Recorder {
         let ready = self.tally.take_ready();
         let lines = lines(&self.table, &ready);
         let count = lines.len();
-        self.instance.set_recording(false)?;
+        // Once little is hit, what happens meanwhile is the next window's: a call that is made once may come now.
+        let pause = !(self.calm && self.open);
+        if pause {
+            self.instance.set_recording(false)?;
+        }
         let took = filter::change_now(&self.instance, Filter::Not, Change::Add, lines)?;
-        self.instance.set_recording(true)?;
-        self.begin_ns = now_ns();
+        if pause {
+            self.instance.set_recording(true)?;
+            self.begin_ns = now_ns();
+        }
         self.armed = self.armed.saturating_sub(count);
         self.disarming.done(took, self.waiting.is_empty());
         self.rest(took);

@@ -29,9 +29,9 @@ pub enum LiveError {
     /// The target's layers.
     #[error("the target's layer rules cannot be used: {0}")]
     Rules(String),
-    /// The thread that watches userland functions.
+    /// A thread that watches userland functions, or looks for new processes.
     #[error(
-        "no thread can be made to watch userland functions ({0}); raise the limit of tasks \
+        "no thread can be made to watch userland functions and processes ({0}); raise the limit of tasks \
          (`ulimit -u`, pids.max of the cgroup)"
     )]
     Thread(std::io::Error),

@@ -11,6 +11,7 @@
 //! | [`kernel`] | the running kernel's symbols and sources |
 //! | [`files`] | the executable files that the processes have mapped |
 //! | [`userland`] | their functions under probes, on a thread of their own |
+//! | [`look`] | when the target's processes are looked at again, beside the recording |
 //! | [`syscalls`], [`exits`] | counts of boundary crossings, by name |
 //! | [`session`] | one recording from the first probe to the profile |
 //!
@@ -22,6 +23,7 @@ pub mod exits;
 pub mod files;
 mod finish;
 pub mod kernel;
+mod look;
 mod news;
 pub mod rows;
 pub mod session;

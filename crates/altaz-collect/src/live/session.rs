@@ -12,32 +12,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use altaz_bpf::{ActiveFilter, BpfError, TaskFilter};
-use altaz_ftrace::Ration;
 use altaz_ftrace::functions::FunctionIndex;
 use altaz_ftrace::page::Context as KernelContext;
 use altaz_ftrace::recorder::{Options, Recorder, now_ns};
 use altaz_profile::{BlindSpot, Calibration, Context, Layer, Phase, Window};
-use altaz_target::{Role, Roots, Target};
+use altaz_target::{Changes, Role, Roots, Target};
 
 use super::error::LiveError;
 use super::kernel::{KernelNames, KernelRoots};
+use super::look::Looks;
 use super::news::{News, NewsOf};
 use super::rows::{Rows, UnitId};
 use super::syscalls::Syscalls;
 use super::userland::{FileNumber, Found, Userland};
 use crate::exact::naming::{KERNEL, Target as UnitTarget};
 
-/// The target's processes are looked at again as often as takes no more than one part in so many of
-/// a CPU: looking at all processes of a machine is dear on a large or slow one, and those of the
-/// target that are forked meanwhile are followed by the kernel's own means.
-const LOOKS_SHARE: u32 = 1000;
-/// Not more often, and not less.
-const LOOKS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
-/// At first, when a command maps its libraries, they are looked at again after this long, and then
-/// after twice as long each time.
-const FIRST_LOOK: Duration = Duration::from_millis(20);
-/// How often it is looked whether a process has ended, which is cheap.
-const ALIVE: (Duration, Duration) = (Duration::from_millis(900), Duration::from_secs(3));
 /// Length of a window when no kernel functions are recorded.
 const WINDOW: Duration = Duration::from_millis(500);
 /// How often it is looked meanwhile whether the recording is to end.
@@ -123,11 +112,9 @@ pub struct Session {
     pub(super) user_units: HashMap<(FileNumber, u32), UnitId>,
     pub(super) rows: Rows,
     pub(super) origin_ns: u64,
-    pub(super) looks: Ration,
-    /// Time until the next look while the target is young.
-    pub(super) young: Duration,
-    pub(super) looked: Instant,
-    pub(super) asks: Ration,
+    pub(super) looks: Looks,
+    /// What the last look found; collectors do not know of it yet.
+    pub(super) changes: Option<Changes>,
     pub(super) news: VecDeque<News>,
     pub(super) news_dropped: u64,
     pub(super) lost: u64,
@@ -170,11 +157,8 @@ impl Session {
             user_units: HashMap::new(),
             rows: Rows::default(),
             origin_ns: now_ns(),
-            looks: Ration::new(LOOKS_SHARE, LOOKS.0, LOOKS.1),
-            // What a service has mapped it had mapped when it was found.
-            young: if plan.arm_first { FIRST_LOOK } else { LOOKS.0 },
-            looked: Instant::now(),
-            asks: Ration::new(LOOKS_SHARE, ALIVE.0, ALIVE.1),
+            looks: Looks::new(plan.arm_first),
+            changes: None,
             news: VecDeque::new(),
             news_dropped: 0,
             lost: 0,
@@ -300,22 +284,26 @@ impl Session {
 
     /// The same, for what is found out about it while it runs.
     pub fn target_mut(&mut self) -> &mut Target {
+        self.looks.forget();
         &mut self.target
     }
 
-    /// Records one window. Ends early when `stop` says so, which is asked twice a second.
+    /// Records one window. Ends early when `stop` says so, which is asked twice a second. Everything that may take
+    /// long is done before the window: its news wait for nothing.
     ///
     /// # Errors
     /// When a collector fails for good. Earlier windows stay; [`Session::finish`] gives them.
     pub fn step(&mut self, stop: &dyn Fn() -> bool) -> Result<Step, LiveError> {
+        self.follow()?;
+        self.end_counting()?;
+        self.looks.begin(&self.target, &self.roots)?;
         let before = self.rows.units();
         let mut step = self.kernel_window(stop)?;
         self.userland_window();
         self.boundary_window()?;
-        if self.looks.is_due() || self.looked.elapsed() >= self.young || self.somebody_ended() {
-            self.look()?;
-            // Doubled until it is longer than any interval.
-            self.young = self.young.saturating_mul(2);
+        if let Some((target, changes)) = self.looks.end()? {
+            self.target = target;
+            self.changed(changes);
         }
         step.units = self.rows.units();
         step.new = step.units - before;
@@ -412,16 +400,6 @@ impl Session {
                 self.quiet_since = Instant::now();
             }
             entries.extend(new.into_iter().map(|(tgid, name)| (tgid, "syscall".to_owned(), name)));
-            // From then on the armed entry function of a new call gives it away; without kernel
-            // functions nothing would.
-            let armed = self.kernel.as_ref().is_some_and(|k| k.entries_armed);
-            if self.plan.syscalls == CountSyscalls::UntilQuiet
-                && self.quiet >= QUIET_WINDOWS
-                && self.quiet_since.elapsed() >= QUIET_TIME
-                && armed
-            {
-                syscalls.stop()?;
-            }
         }
         if let Some(exits) = &mut self.exits {
             entries.extend(exits.window()?);
@@ -440,36 +418,43 @@ impl Session {
         Ok(())
     }
 
-    /// Whether a process of the target has ended since the last look. Asked once in a while.
-    fn somebody_ended(&mut self) -> bool {
-        if !self.asks.is_due() {
-            return false;
+    /// Ends the counting of system calls once it has been quiet for long enough. From then on the armed entry function
+    /// of a new call gives it away; without kernel functions nothing would.
+    fn end_counting(&mut self) -> Result<(), LiveError> {
+        let armed = self.kernel.as_ref().is_some_and(|k| k.entries_armed);
+        if let Some(syscalls) = &mut self.syscalls
+            && self.plan.syscalls == CountSyscalls::UntilQuiet
+            && self.quiet >= QUIET_WINDOWS
+            && self.quiet_since.elapsed() >= QUIET_TIME
+            && armed
+        {
+            syscalls.stop()?;
         }
-        let begin = Instant::now();
-        let proc = &self.roots.proc;
-        // One whose parent has not asked for its end yet has ended all the same.
-        let alive = |pid: u32| {
-            std::fs::read_to_string(proc.join(pid.to_string()).join("stat"))
-                .is_ok_and(|s| s.rsplit_once(')').is_some_and(|(_, rest)| !rest.starts_with(" Z")))
-        };
-        let ended = self.target.processes.iter().any(|p| !alive(p.pid));
-        self.asks.took(begin.elapsed());
-        ended
+        Ok(())
     }
 
     /// Looks for new and ended processes and threads, and for newly mapped files. Done by itself
-    /// while recording.
+    /// while recording, beside it.
     ///
     /// # Errors
     /// When `/proc` cannot be read, or a collector cannot follow more.
     pub fn look(&mut self) -> Result<(), LiveError> {
-        let begin = Instant::now();
-        let changes = self.target.refresh(&self.roots)?;
-        self.looked = Instant::now();
-        self.looks.took(begin.elapsed());
+        self.follow()?;
+        let changes = self.looks.now(&mut self.target, &self.roots)?;
+        self.changed(changes);
+        self.follow()
+    }
+
+    fn changed(&mut self, changes: Changes) {
         // Processes end, and change their names when they execute another program.
         self.comms.clear();
         self.tgid_roles.extend(changes.new.iter().map(|p| (p.pid, p.role)));
+        self.changes = Some(changes);
+    }
+
+    /// Has the collectors follow what the last look found.
+    fn follow(&mut self) -> Result<(), LiveError> {
+        let Some(changes) = self.changes.take() else { return Ok(()) };
         if let Some(kernel) = &mut self.kernel {
             kernel.recorder.follow(&changes.new_tids)?;
         }

@@ -2,7 +2,8 @@
 //!
 //! A file is attached after the other, and the next one only when the hot functions of the last are
 //! disarmed: a service is slow while they are hit, and what several files' functions cost together
-//! would add up. While a file is hot, short windows are asked for, so that its hot functions have
+//! would add up. What the processes execute comes before what they have loaded: a short recording is
+//! about the service, not about its libraries. While a file is hot, short windows are asked for, so that its hot functions have
 //! been seen in three of them, and are gone, within some tenths of a second.
 //!
 //! One binary that runs in several layers (gVisor's sentry and gofer) is attached once for each,
@@ -34,6 +35,25 @@ const SHORT: Duration = Duration::from_millis(10);
 const LONGEST_SLEEP: Duration = Duration::from_millis(500);
 /// A sandbox has booted after this long.
 const BOOT: Duration = Duration::from_secs(20);
+/// A file that is to be attached.
+struct Waiting {
+    file: MappedFile,
+    layer: Layer,
+    /// Processes that it is observed in; empty for all of the target.
+    pids: Vec<u32>,
+    /// What it is to the process that maps it.
+    kind: Kind,
+}
+
+/// What a mapped file is, in the order in which files are attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    /// What a process executes.
+    Program,
+    /// What it has loaded.
+    Library,
+}
+
 /// All files.
 pub(super) struct Collector {
     proof: SelfTest,
@@ -41,7 +61,7 @@ pub(super) struct Collector {
     tracefs: PathBuf,
     roots: Roots,
     known: BTreeSet<FileKey>,
-    waiting: VecDeque<(MappedFile, Layer, Vec<u32>)>,
+    waiting: VecDeque<Waiting>,
     files: Vec<File>,
     left_out: Vec<BlindSpot>,
     notes: BTreeSet<String>,
@@ -86,6 +106,7 @@ impl Collector {
     /// Looks for files that were mapped since the last time.
     pub(super) fn look(&mut self, processes: &[Process]) -> bool {
         let mut found: Vec<(MappedFile, BTreeMap<Layer, Vec<u32>>)> = Vec::new();
+        let mut programs: BTreeSet<FileKey> = BTreeSet::new();
         let roots = self.roots.clone();
         let booting =
             processes.iter().any(|p| p.role == Role::Sentry && age(&roots.proc, p) < BOOT);
@@ -94,9 +115,11 @@ impl Collector {
                 continue;
             }
             // A command that has not begun yet is still altaz.
-            if self.own.is_some() && file_of(&roots.proc, process.pid) == self.own {
+            let program = file_of(&roots.proc, process.pid);
+            if self.own.is_some() && program == self.own {
                 continue;
             }
+            programs.extend(program);
             // A sandbox that is probed while it boots hangs. Its gofer maps the same file: probed first, it would stop
             // the sentry all the same, and get its functions.
             if booting && matches!(process.role, Role::Sentry | Role::Gofer) {
@@ -127,12 +150,19 @@ impl Collector {
         for (file, layers) in found {
             self.known.insert(file.key);
             let several = layers.len() > 1;
+            let kind = match programs.contains(&file.key) {
+                true => Kind::Program,
+                false => Kind::Library,
+            };
             for (layer, pids) in layers {
                 let Ok(handle) = file.file.try_clone() else { continue };
                 let file = MappedFile { key: file.key, path: file.path.clone(), file: handle };
-                self.waiting.push_back((file, layer, if several { pids } else { Vec::new() }));
+                let pids = if several { pids } else { Vec::new() };
+                self.waiting.push_back(Waiting { file, layer, pids, kind });
             }
         }
+        // Stable: otherwise the first one found comes first.
+        self.waiting.make_contiguous().sort_by_key(|w| w.kind);
         new
     }
 
@@ -161,7 +191,8 @@ impl Collector {
         if self.files.iter().any(File::is_hot) {
             return false;
         }
-        let Some((mapped, layer, pids)) = self.waiting.pop_front() else { return false };
+        let Some(next) = self.waiting.pop_front() else { return false };
+        let Waiting { file: mapped, layer, pids, .. } = next;
         let path: Arc<str> = mapped.path.to_string_lossy().into();
         match self.attach(&mapped, &path, layer, pids, filter) {
             Ok(file) => self.files.push(file),
@@ -242,7 +273,7 @@ impl Collector {
 
     /// Takes everything off; what was left out, and what a reader must know.
     pub(super) fn finish(mut self) -> (Vec<BlindSpot>, Vec<String>) {
-        for (mapped, layer, _) in self.waiting.drain(..) {
+        for Waiting { file: mapped, layer, .. } in self.waiting.drain(..) {
             self.left_out.push(BlindSpot {
                 layer: Some(layer),
                 kind: "not-probed".into(),
