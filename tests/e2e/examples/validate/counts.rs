@@ -188,12 +188,12 @@ fn exits(vm: &LabVm, spec: &ServiceSpec, requests: u64) -> Result<Vec<Pair>> {
     ready.join().map_err(|_| "a thread died")???;
     // The guest stands still while one counts and the other does not yet, or no longer.
     let script = format!(
-        "guest=$(cat {CGROUP}/altaz-qemu/cgroup.procs)
+        "guest=$(cat {CGROUP}/altaz-guest/cgroup.procs)
          kill -STOP $guest
          sleep 0.5
          perf stat -a -x, -e 'kvm:*' -o /tmp/perf </dev/null >/dev/null 2>&1 &
          perf=$!
-         {ALTAZ} record --cgroup {CGROUP}/altaz-qemu --duration 600s -o /tmp/exits.altaz \
+         {ALTAZ} record --cgroup {CGROUP}/altaz-guest --duration 600s -o /tmp/exits.altaz \
              >/tmp/log 2>&1 </dev/null &
          altaz=$!
          until grep -q '^recording' /tmp/log; do
