@@ -29,6 +29,15 @@ pub const GUEST_MODE: &str = "altaz.guest=1";
 /// have no serial numbers: `altaz.disk.root=/dev/ubda`.
 pub const DISK_WORD: &str = "altaz.disk.";
 
+/// Serial number in the guest of the disk with a service's image: the service's own is number 0, those of
+/// the other processes of its pod follow.
+pub fn image_serial(number: u32) -> String {
+    match number {
+        0 => "root".into(),
+        n => format!("root-{n}"),
+    }
+}
+
 const JOB_MAGIC: &[u8; 16] = b"altaz guest job\n";
 const SYMBOLS_MAGIC: &[u8; 16] = b"altaz kallsyms\n\n";
 const HEADER: usize = 24;

@@ -82,7 +82,7 @@ pub trait Deployment: Sync {
                     process.name,
                     spec.processes.len()
                 ),
-                "choose runc or crun, or put all processes into one image",
+                "choose process, runc, crun or runc-in-qemu, or put all processes into one image",
             )),
         }
     }
@@ -98,6 +98,12 @@ pub trait Deployment: Sync {
     /// # Errors
     /// What failed; whatever had been set up until then is removed again.
     fn start(&self, lab: &LabEnv, spec: &ServiceSpec) -> Result<Box<dyn Running>, DeployError>;
+    /// How many times as long as the spec grants (`ready.timeout_s`) the service may take here until it is
+    /// ready: what takes a while on bare metal takes a multiple where every page fault is a machine's
+    /// exit. What hangs is noticed sooner: a guest must have booted within the spec's time. Pure.
+    fn patience(&self) -> u32 {
+        1
+    }
     /// Path in the lab of the guest's kernel where that is a program of the host, which the symbols of
     /// [`Running::guest_kallsyms`] then name.
     fn guest_kernel_program(&self) -> Option<&'static str> {

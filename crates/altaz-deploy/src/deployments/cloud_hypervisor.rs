@@ -27,6 +27,10 @@ impl Deployment for CloudHypervisor {
         "KVM guest on Cloud Hypervisor, where a recipe of one's own brings it"
     }
 
+    fn patience(&self) -> u32 {
+        2
+    }
+
     fn describe(&self, spec: &ServiceSpec) -> Description {
         qemu::describe(self.name(), spec)
     }

@@ -33,6 +33,10 @@ impl Deployment for Firecracker {
         "KVM guest on Firecracker, where a recipe of one's own brings it"
     }
 
+    fn patience(&self) -> u32 {
+        2
+    }
+
     fn describe(&self, spec: &ServiceSpec) -> Description {
         qemu::describe(self.name(), spec)
     }

@@ -8,7 +8,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use altaz_profile::model::{Boundary, Layer, LayerInfo, Owner};
 use altaz_profile::rules::{LayerRule, Machine, Origin, Privilege};
@@ -192,7 +192,9 @@ pub(super) fn boot(
     let spot = Spot { cgroup: Some(cgroup.path().to_owned()), ..Spot::default() };
     let child = exec::spawn(&(plan.command)(&files), &[], &spot, stdio)?;
     let asks = plan.inside.is_some();
-    Ok(Box::new(Guest { monitor: plan.monitor, asks, child, log, files, cgroup, _tap: tap }))
+    let boot =
+        Boot { begun: Instant::now(), limit: Duration::from_secs(spec.ready.timeout_s.into()) };
+    Ok(Box::new(Guest { monitor: plan.monitor, asks, child, log, boot, files, cgroup, _tap: tap }))
 }
 
 fn write_job(job: &GuestJob, path: &Path) -> Result<(), DeployError> {
@@ -209,16 +211,33 @@ fn write_job(job: &GuestJob, path: &Path) -> Result<(), DeployError> {
     write().map_err(DeployError::system(format!("write {}", path.display())))
 }
 
+/// When the guest was started, and within what time its first process must have begun: that of the spec
+/// for the whole service on bare metal, so that a guest that hangs is not waited for with the
+/// deployment's own patience.
+struct Boot {
+    begun: Instant,
+    limit: Duration,
+}
+
 struct Guest {
     monitor: &'static str,
     /// Whether the guest says only when asked that the service has ended.
     asks: bool,
     child: Child,
     log: PathBuf,
+    boot: Boot,
     files: Files,
     // Dropped in this order.
     cgroup: Cgroup,
     _tap: Tap,
+}
+
+impl Guest {
+    /// Whether its first process has begun.
+    fn is_up(&self) -> bool {
+        let console = fs::read(&self.log).unwrap_or_default();
+        memchr::memmem::find(&console, GUEST_UP.trim().as_bytes()).is_some()
+    }
 }
 
 impl Running for Guest {
@@ -230,6 +249,9 @@ impl Running for Guest {
         if let Some(said) = ended(&log) {
             return Some(format!("the service {said}\n{log}"));
         }
+        if !self.is_up() && self.boot.begun.elapsed() >= self.boot.limit {
+            return Some(format!("after {} s {log}", self.boot.limit.as_secs()));
+        }
         if self.asks {
             // The answer is seen at the next look.
             let _ = self.child.tell(guest_disk::STATUS_REQUEST);
@@ -238,19 +260,20 @@ impl Running for Guest {
     }
 
     fn log_tail(&self) -> String {
-        let up = || memchr::memmem::find(&fs::read(&self.log).ok()?, GUEST_UP.trim().as_bytes());
-        words(&exec::tail(&self.log), up().is_some())
+        words(&exec::tail(&self.log), self.is_up())
     }
 
     fn stop(&mut self, timeout: Duration) -> Result<(), DeployError> {
+        // Nobody listens yet in a guest that has not booted.
+        let up = self.is_up();
         let asked = self.child.tell(guest_disk::STOP_REQUEST);
-        let in_time = asked.is_ok() && self.child.wait(timeout + POWER_OFF).is_some();
+        let in_time = up && asked.is_ok() && self.child.wait(timeout + POWER_OFF).is_some();
         if !in_time {
             self.child.signal(Signal::KILL);
         }
         self.cgroup.kill()?;
         self.child.wait(Duration::from_secs(5));
-        if in_time {
+        if in_time || !up {
             return Ok(());
         }
         Err(DeployError::Service(format!(

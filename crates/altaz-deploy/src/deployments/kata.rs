@@ -41,6 +41,10 @@ impl Deployment for Kata {
         "container in a KVM guest made by its runtime, where a recipe of one's own brings Kata"
     }
 
+    fn patience(&self) -> u32 {
+        2
+    }
+
     fn describe(&self, spec: &ServiceSpec) -> Description {
         Description {
             name: self.name().into(),

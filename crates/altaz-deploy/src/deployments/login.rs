@@ -39,6 +39,7 @@ impl Deployment for Login {
             child,
             service: ServiceIs::Started,
             log: at.log,
+            beside: Vec::new(),
             neighbour: Some(machine.neighbour),
             shared_host: true,
             notes: Vec::new(),

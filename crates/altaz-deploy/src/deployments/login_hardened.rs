@@ -90,6 +90,7 @@ impl Deployment for LoginHardened {
             child,
             service: ServiceIs::ItsChild,
             log,
+            beside: Vec::new(),
             neighbour: Some(machine.neighbour),
             shared_host: true,
             notes: Vec::new(),

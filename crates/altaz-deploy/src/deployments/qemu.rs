@@ -5,13 +5,13 @@
 //! the bridge. The guest's root is the service image's disk itself. Its first process is altaz's
 //! agent, which brings up the network, starts the service, and blocks until it is told to stop.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use altaz_profile::model::Layer;
 
 use super::guest::{self, Files, MEMORY, Plan};
 use super::need_program;
-use crate::guest_disk::GUEST_MODE;
+use crate::guest_disk::{self, GUEST_MODE};
 use crate::layers;
 use crate::net::Tap;
 use crate::permitted::monitor;
@@ -29,6 +29,10 @@ impl Deployment for Qemu {
 
     fn summary(&self) -> &'static str {
         "KVM guest on QEMU's q35 machine with its usual devices, virtio over PCI, vhost-net"
+    }
+
+    fn patience(&self) -> u32 {
+        2
     }
 
     fn describe(&self, spec: &ServiceSpec) -> Description {
@@ -60,6 +64,8 @@ pub(super) struct Inside<'a> {
     pub(super) deployment: Option<&'static str>,
     /// The guest's own root, when that is not the service's disk.
     pub(super) own_disk: Option<&'a Path>,
+    /// Disks with the images of the other processes of a pod.
+    pub(super) more_images: &'a [PathBuf],
     /// MAC address of the guest's network card, when that is not the service's.
     pub(super) mac: Option<&'a str>,
 }
@@ -135,12 +141,13 @@ fn command_line(lab: &LabEnv, machine: Machine, inside: &Inside<'_>, files: &Fil
         Machine::Microvm => ("device", ""),
         Machine::Q35 => ("pci", ",romfile="),
     };
-    let disks = [
-        Some(("root", lab.image_disk.as_path(), "cache=none,aio=native")),
-        inside.own_disk.map(|path| ("guest", path, "cache=none,aio=native")),
-        Some(("job", files.job.as_path(), "cache=writeback")),
-    ];
-    for (id, path, cache) in disks.into_iter().flatten() {
+    let direct = "cache=none,aio=native";
+    let mut disks = vec![("root".to_owned(), lab.image_disk.as_path(), direct)];
+    let more = (1..).zip(inside.more_images);
+    disks.extend(more.map(|(n, path)| (guest_disk::image_serial(n), path.as_path(), direct)));
+    disks.extend(inside.own_disk.map(|path| ("guest".to_owned(), path, direct)));
+    disks.push(("job".to_owned(), files.job.as_path(), "cache=writeback"));
+    for (id, path, cache) in disks {
         add("-drive", &format!("id={id},file={},format=raw,if=none,{cache}", path.display()));
         add("-device", &format!("virtio-blk-{suffix},drive={id},serial={id}"));
     }
@@ -200,10 +207,13 @@ mod tests {
         let inside = Inside {
             deployment: Some("runc"),
             own_disk: Some(Path::new("/var/lib/altaz/guest.img")),
+            more_images: &[PathBuf::from("/dev/altaz/service-1")],
             mac: Some("02:00:00:77:00:11"),
         };
         let line = line(Machine::Microvm, &inside);
         assert!(line.contains("file=/var/lib/altaz/guest.img,"), "{line}");
+        assert!(line.contains("id=root-1,file=/dev/altaz/service-1,"), "{line}");
+        assert!(line.contains("drive=root-1,serial=root-1"), "{line}");
         assert!(line.contains("mac=02:00:00:77:00:11"), "{line}");
         assert!(!line.contains("mac=02:00:00:77:00:10"), "{line}");
     }

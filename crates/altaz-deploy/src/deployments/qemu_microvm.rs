@@ -16,6 +16,10 @@ impl Deployment for QemuMicrovm {
         "KVM guest on QEMU's minimal machine, virtio disk, vhost-net"
     }
 
+    fn patience(&self) -> u32 {
+        2
+    }
+
     fn describe(&self, spec: &ServiceSpec) -> Description {
         qemu::describe(self.name(), spec)
     }

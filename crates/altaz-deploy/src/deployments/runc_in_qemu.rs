@@ -39,6 +39,10 @@ impl Deployment for RuncInQemu {
         "container (runc) nested in a KVM guest of its tenant's (QEMU's minimal machine)"
     }
 
+    fn patience(&self) -> u32 {
+        2
+    }
+
     fn describe(&self, spec: &ServiceSpec) -> Description {
         Description {
             name: self.name().into(),
@@ -55,6 +59,10 @@ impl Deployment for RuncInQemu {
         }
     }
 
+    fn runs(&self, _: &ServiceSpec) -> Result<(), Unavailable> {
+        Ok(())
+    }
+
     fn available(&self, lab: &LabEnv) -> Result<(), Unavailable> {
         for (name, package) in PROGRAMS {
             need_program(name, package)?;
@@ -65,7 +73,14 @@ impl Deployment for RuncInQemu {
 
     fn start(&self, lab: &LabEnv, spec: &ServiceSpec) -> Result<Box<dyn Running>, DeployError> {
         let disk = root_disk(lab)?;
-        let inside = Inside { deployment: Some(INSIDE), own_disk: Some(&disk), mac: Some(CARD) };
+        let pod = 1..=spec.processes.len() as u32;
+        let images: Vec<PathBuf> = pod.map(|n| lab.of_process(n).image_disk).collect();
+        let inside = Inside {
+            deployment: Some(INSIDE),
+            own_disk: Some(&disk),
+            more_images: &images,
+            mac: Some(CARD),
+        };
         qemu::start(lab, spec, Machine::Microvm, &inside)
     }
 }

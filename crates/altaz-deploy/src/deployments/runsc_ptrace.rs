@@ -17,6 +17,10 @@ impl Deployment for RunscPtrace {
         "gVisor: a kernel in user space (ptrace platform) with its own network stack"
     }
 
+    fn patience(&self) -> u32 {
+        2
+    }
+
     fn describe(&self, spec: &ServiceSpec) -> Description {
         gvisor::describe(self.name(), spec)
     }

@@ -18,6 +18,10 @@ impl Deployment for RunscSystrap {
         "gVisor: a kernel in user space (systrap platform) with its own network stack"
     }
 
+    fn patience(&self) -> u32 {
+        2
+    }
+
     fn describe(&self, spec: &ServiceSpec) -> Description {
         let mut description = gvisor::describe(self.name(), spec);
         description.blind_spots.push(BlindSpot {

@@ -29,6 +29,8 @@ pub(super) struct Started {
     pub(super) child: Child,
     pub(super) service: ServiceIs,
     pub(super) log: PathBuf,
+    /// The other processes of its pod, in the order in which they were started.
+    pub(super) beside: Vec<Beside>,
     /// Another user's process on the same machine; ended with it.
     pub(super) neighbour: Option<Neighbour>,
     /// Where others live beside it, so that what it can reach is worth telling.
@@ -38,6 +40,15 @@ pub(super) struct Started {
     pub(super) cgroup: Cgroup,
     pub(super) mounts: Mounts,
     pub(super) _namespace: Namespace,
+}
+
+/// Another process of the service's pod.
+pub(super) struct Beside {
+    pub(super) name: String,
+    pub(super) child: Child,
+    pub(super) log: PathBuf,
+    /// How long it may take to stop.
+    pub(super) stop_timeout: Duration,
 }
 
 /// A process of another user.
@@ -80,20 +91,38 @@ impl Started {
 
 impl Running for Started {
     fn exited(&mut self) -> Option<String> {
-        let status = self.child.exited()?;
-        Some(format!("the service {}\n{}", exec::describe(status), self.log_tail()))
+        if let Some(status) = self.child.exited() {
+            return Some(format!("the service {}\n{}", exec::describe(status), self.log_tail()));
+        }
+        self.beside.iter_mut().find_map(|other| {
+            let status = other.child.exited()?;
+            let log = exec::tail(&other.log);
+            Some(format!("{}: the process {}\n{log}", other.name, exec::describe(status)))
+        })
     }
 
     fn log_tail(&self) -> String {
-        exec::tail(&self.log)
+        if self.beside.is_empty() {
+            return exec::tail(&self.log);
+        }
+        let others = self.beside.iter().map(|o| format!("{}:\n{}", o.name, exec::tail(&o.log)));
+        others.chain([exec::tail(&self.log)]).collect::<Vec<_>>().join("\n")
     }
 
     fn stop(&mut self, timeout: Duration) -> Result<(), DeployError> {
         self.ask_to_stop();
         self.child.wait(timeout);
+        // Front to back: nothing new arrives at what is already gone.
+        for other in self.beside.iter_mut().rev() {
+            other.child.signal(Signal::TERM);
+            other.child.wait(other.stop_timeout);
+        }
         // What outlived the service's first process, or all of it.
         self.cgroup.kill()?;
-        self.child.wait(Duration::from_secs(5));
+        let all = self.beside.iter_mut().map(|o| &mut o.child).chain([&mut self.child]);
+        for child in all {
+            child.wait(Duration::from_secs(5));
+        }
         self.neighbour = None;
         self.mounts.remove()
     }

@@ -36,6 +36,10 @@ impl Deployment for Uml {
         "user-mode Linux: a guest kernel that is a program of the host, traced by ptrace"
     }
 
+    fn patience(&self) -> u32 {
+        4
+    }
+
     fn describe(&self, spec: &ServiceSpec) -> Description {
         let mut layers = layers::tenant_image();
         layers.push(layers::layer(Layer::GuestKernel, Owner::Tenant, Sharing::PerTenant));

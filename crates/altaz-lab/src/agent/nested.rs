@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use altaz_deploy::guest_disk::{GuestJob, SERVICE_ENDED};
+use altaz_deploy::guest_disk::{GuestJob, SERVICE_ENDED, image_serial};
 use altaz_deploy::{LabEnv, Running, deployments};
 
 use super::guest::{Asked, console};
@@ -20,12 +20,16 @@ use crate::{netif, places};
 /// Prepares what PID 1 alone can: modules, root, network.
 pub(super) fn prepare(job: &GuestJob) -> io::Result<()> {
     modules::load_all(Path::new(places::NESTED_MODULES))?;
-    let image = init::context(init::disk("root"), "the service's disk")?;
+    let pod = 0..=job.spec.processes.len() as u32;
+    let disk = |n| init::context(init::disk(&image_serial(n)), "the service's disk");
+    let images = pod.map(disk).collect::<io::Result<Vec<_>>>()?;
     init::enter_root(&init::context(init::disk("guest"), "the guest's own disk")?)?;
     init::mount_the_rest("altaz-guest")?;
     let name = Path::new(places::SERVICE_DISK);
     name.parent().map_or(Ok(()), fs::create_dir_all)?;
-    std::os::unix::fs::symlink(image, name)?;
+    for (number, image) in images.into_iter().enumerate() {
+        std::os::unix::fs::symlink(image, name.with_file_name(places::service_serial(number)))?;
+    }
     init::context(network(job), "setting up the guest's bridge")
 }
 

@@ -172,6 +172,18 @@ impl Measurement<'_> {
         anyhow!("{error:#}; left behind in the lab: {}", left.join(", "))
     }
 
+    /// Stops a service that never got ready and tells its log: what a guest's service printed leaves the guest
+    /// only when it is stopped. `None` when that says nothing either.
+    fn last_words(&self, session: &Session<'_>) -> Option<String> {
+        let timeout = Duration::from_secs(self.spec.service.stop_timeout_s.into()) + STOP_MARGIN;
+        let stop = RequestBody::DeployStop;
+        let words = match session.vm.call("stop the service", stop, &[], Some(timeout)) {
+            Ok((value, _)) => value.get("log")?.as_str()?.to_owned(),
+            Err(error) => error.to_string(),
+        };
+        Some(words).filter(|words| !words.trim().is_empty())
+    }
+
     /// What is in the lab now that a deployment could have made.
     fn traces(&self, session: &Session<'_>) -> Result<Vec<String>> {
         let (value, _) = session.vm.call(
@@ -222,7 +234,8 @@ impl Measurement<'_> {
     fn start(&self, session: &mut Session<'_>) -> Result<(Duration, Vec<String>)> {
         let name = self.deployment.name();
         let step = self.ui.step(&format!("starting the service in {name}"), None);
-        let check = ReadyCheck::of(self.spec, SERVICE);
+        let mut check = ReadyCheck::of(self.spec, SERVICE);
+        check.timeout = check.timeout.saturating_mul(self.deployment.patience());
         let (interrupt, cancelled) = (self.parts.interrupt.clone(), Arc::clone(&session.cancelled));
         let body = RequestBody::DeployStart {
             deployment: name.into(),
@@ -272,7 +285,10 @@ impl Measurement<'_> {
             Err(NotReady::Aborted { .. }) => return Err(crate::exit::Interrupted.into()),
             Err(error) => {
                 let status = self.status(session)?;
-                let log = status.exited.map_or(status.log, |how| format!("it ended: {how}"));
+                let log = match status.exited {
+                    Some(how) => format!("it ended: {how}"),
+                    None => self.last_words(session).unwrap_or(status.log),
+                };
                 return Err(anyhow!("{error}; the service's last words:\n{log}"));
             }
         }
