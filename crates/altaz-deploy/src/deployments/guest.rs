@@ -28,7 +28,7 @@ const VHOST: &str = "/dev/vhost-net";
 /// Memory of a guest in MiB.
 pub(super) const MEMORY: u32 = 768;
 /// Beyond the service's own time to stop: the guest writes its symbols and powers off.
-const POWER_OFF: Duration = Duration::from_secs(30);
+const POWER_OFF: Duration = Duration::from_secs(60);
 
 /// Layers of a KVM guest, its kernel the tenant's.
 pub(super) fn kvm_layers() -> Vec<LayerInfo> {
@@ -94,7 +94,7 @@ pub(super) fn container_rules(spec: &ServiceSpec) -> Vec<LayerRule> {
 }
 
 /// What sets up a guest's surroundings on the host.
-pub(super) const HOST_TOOLS: &[&str] = &["*/ip", "*/kmod", "*/mke2fs"];
+pub(super) const HOST_TOOLS: &[&str] = &["*/ip", "*/kmod", "*/mke2fs", "*/taskset"];
 
 /// Boundaries of a KVM guest below its kernel.
 pub(super) fn kvm_boundaries() -> Vec<Boundary> {

@@ -41,7 +41,7 @@ const BOUNDARY_REQUESTS: u64 = 100;
 /// How long the agent may take to start a deployment's processes.
 const DEPLOY_TIMEOUT: Duration = Duration::from_secs(120);
 /// Added to the service's own stop timeout.
-const STOP_MARGIN: Duration = Duration::from_secs(60);
+const STOP_MARGIN: Duration = Duration::from_secs(90);
 /// The service's address; the same in every deployment.
 const SERVICE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 77, 0, 10));
 
