@@ -109,10 +109,10 @@ fn a_pod_has_processes_with_images_of_their_own_and_runs_only_where_pods_run() {
         ("db", "postgres", 0)
     );
     for deployment in altaz_deploy::all() {
-        let pods = ["runc", "crun"].contains(&deployment.name());
+        let pods = ["process", "runc", "crun", "runc-in-qemu"].contains(&deployment.name());
         let refused = deployment.runs(&spec).err().map(|e| e.to_string());
         assert_eq!(refused.is_none(), pods, "{}: {refused:?}", deployment.name());
-        assert!(refused.is_none_or(|r| r.contains("`db`") && r.contains("choose runc")));
+        assert!(refused.is_none_or(|r| r.contains("`db`") && r.contains("choose process, runc")));
         assert!(deployment.runs(&with("").unwrap()).is_ok());
     }
     let twice = with(&format!("{process}{process}")).unwrap_err();
