@@ -9,7 +9,7 @@ FUZZ_SECONDS ?= 60
 QUICK := process,runc,runsc-systrap,qemu-microvm,runc-in-qemu,login-hardened
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build agent demo docs test lint bench validate claims replicate scanner fuzz clean
+.PHONY: help setup build agent demo docs test lint bench validate soak claims replicate scanner fuzz clean
 
 help: ## this list
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -45,6 +45,9 @@ bench: build ## time what is promised in SPECIFICATION.md; what watching costs, 
 
 validate: build ## the live instrument against the exact one, in docs/validation.md
 	@scripts/validate.sh
+
+soak: build ## half an hour of altaz watch at full load, in docs/soak.md
+	@scripts/soak.sh
 
 claims: ## the essay's claims against the profiles of the last make demo, in docs/claims.md
 	@scripts/claims.sh

@@ -1,55 +1,48 @@
 //! `altaz record` in the lab, in cases that are no plain service: containers and a sandbox, called by name; a container
-//! that dies, a processor that goes offline, a small buffer, a read-only tracefs, and what is not there at
-//! all. `tests/lab/cases.sh` does all of it in one boot; the tests look at what it saw.
+//! that dies, a control group that is removed, a module that is loaded, a virtual machine, a processor that goes
+//! offline, somebody else's tracing, a small buffer, a full disk, a read-only tracefs, and what is not there at all.
+//! `tests/lab/cases.sh` does all of it in one boot; the tests look at what it saw.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::LazyLock;
 
-use altaz_e2e::{altaz_in, altaz_program, command, repository};
+use altaz_e2e::left::Left;
+use altaz_e2e::live::qemu_in_turn;
+use altaz_e2e::{altaz_in, altaz_program, repository};
 use altaz_profile::{Boundary, Context, Layer, Profile};
 
 /// What the script left.
 static LAB: LazyLock<Lab> = LazyLock::new(Lab::run);
 
-/// Where it is kept until the next run, for looking into what failed.
-const KEPT: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/record_cases_lab");
-
-struct Lab;
+struct Lab(Left);
 
 impl Lab {
     fn run() -> Self {
-        let dir = Path::new(KEPT);
-        let _ = std::fs::remove_dir_all(dir);
-        std::fs::create_dir_all(dir).unwrap();
+        let left = Left::new(env!("CARGO_TARGET_TMPDIR"), "record_cases_lab");
         let script = repository().join("tests/e2e/tests/lab/cases.sh").display().to_string();
+        let qemu = format!("--qemu={}", qemu_in_turn(left.dir()).display());
         let put = [
             format!("--put={}:/root/altaz", altaz_program().display()),
             format!("--put={script}:/root/script.sh"),
         ];
-        let put: Vec<&str> = put.iter().map(String::as_str).collect();
         let run = ["--get=/root/out.tar:out.tar", "--", "sh", "/root/script.sh"];
-        let ran = altaz_in(dir, &[&["--quiet", "lab", "run"], &put[..], &run[..]].concat());
-        ran.expect(0, &[]);
-        let tar = command("tar").args(["-xf", "out.tar"]).current_dir(dir).status().unwrap();
-        assert!(tar.success());
-        let trouble = dir.join("out/trouble");
-        assert!(!trouble.exists(), "{:?}", std::fs::read_to_string(trouble));
-        Self
+        let args =
+            [&["--quiet", &*qemu, "lab", "run"], &put.each_ref().map(|p| &**p)[..], &run[..]];
+        altaz_in(left.dir(), &args.concat()).expect(0, &[]);
+        left.unpack();
+        Self(left)
     }
 
     fn path(&self, file: &str) -> PathBuf {
-        Path::new(KEPT).join("out").join(file)
+        self.0.path(file)
     }
 
-    /// A file of the script's, without the white space around it.
     #[track_caller]
     fn text(&self, file: &str) -> String {
-        let path = self.path(file);
-        let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        String::from_utf8_lossy(&bytes).trim().to_owned()
+        self.0.text(file)
     }
 
     /// The profile of a recording that must have ended with this code.
@@ -162,4 +155,68 @@ fn a_sandbox_is_recorded_as_sentry_and_gofer() {
     let sentry = boundaries.filter(|b| b.from == Layer::SandboxKernel && !b.entries.is_empty());
     assert!(sentry.count() > 0, "{:#?}", profile.manifest.boundaries);
     assert!(functions(&profile, Layer::HostKernel).len() > 100);
+}
+
+#[test]
+#[ignore = "needs the lab"]
+fn what_others_trace_is_left_alone() {
+    LAB.recorded("others/others", &["0"]);
+    assert_eq!(LAB.text("others/before"), LAB.text("others/after"));
+    for events in ["others/top.events", "others/mine.events"] {
+        assert!(LAB.text(events).parse::<u64>().unwrap() > 0, "{events}");
+    }
+}
+
+#[test]
+#[ignore = "needs the lab"]
+fn a_full_disk_is_an_error_and_the_earlier_profile_stays() {
+    assert_eq!(LAB.text("full/full.rc"), "1", "{}", LAB.text("full/full.log"));
+    let log = LAB.text("full/full.log");
+    assert!(log.contains("x.altaz") && log.contains("No space left"), "{log}");
+    assert_eq!(
+        (&*LAB.text("full/left"), &*LAB.text("full/earlier")),
+        ("x.altaz", "an earlier one")
+    );
+}
+
+#[test]
+#[ignore = "needs the lab"]
+fn what_dies_meanwhile_ends_the_recording_and_what_was_seen_is_kept() {
+    assert_eq!(LAB.text("dying/rmdir.rc"), "0", "altaz held on to the cgroup");
+    for name in ["dying/cgroup", "dying/process"] {
+        let profile = LAB.recorded(name, &["0"]);
+        let functions = functions(&profile, Layer::HostKernel).len();
+        assert!(functions > 100, "{name}: {functions}");
+        let last = profile.manifest.windows.last().unwrap().end_ns;
+        assert!(last < 40_000_000_000, "{name}: altaz waited for its time: {last} ns");
+    }
+}
+
+#[test]
+#[ignore = "needs the lab"]
+fn a_module_that_is_loaded_meanwhile_is_noticed() {
+    assert_eq!((&*LAB.text("module/before"), &*LAB.text("module/after")), ("0", "1"));
+    let profile = LAB.recorded("module/module", &["0"]);
+    let of_tun: BTreeSet<_> =
+        profile.units.iter().filter(|u| &*u.binary == "[tun]").map(|u| &*u.symbol).collect();
+    assert!(of_tun.contains("tun_chr_open"), "{of_tun:?}");
+}
+
+#[test]
+#[ignore = "needs the lab"]
+fn a_virtual_machine_is_recorded_as_its_monitor_with_its_exits() {
+    let profile = LAB.recorded("vmm/vmm", &["0", "4"]);
+    assert!(profile.manifest.deployment.contains("microvm"), "{}", profile.manifest.deployment);
+    let layers = layers(&profile);
+    assert!(layers.contains(&Layer::Vmm) && layers.contains(&Layer::GuestKernel), "{layers:?}");
+    let exits = boundary(&profile, "vm-exit");
+    assert!(exits.entries.len() >= 3, "{exits:?}");
+    let console = |b: &&Boundary| b.entries.iter().any(|e| e.name.contains("3f8"));
+    assert!(profile.manifest.boundaries.iter().any(|b| console(&b)), "no port of the console");
+}
+
+#[test]
+#[ignore = "needs the lab"]
+fn the_kernel_complains_about_nothing() {
+    assert_eq!(LAB.text("end/dmesg"), "");
 }

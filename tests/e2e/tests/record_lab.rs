@@ -42,6 +42,8 @@ fn a_service_is_recorded_and_killing_altaz_leaves_nothing_behind() {
     let killed = values(&ran, "killed");
     assert_eq!(killed.len(), kills as usize, "{ran:#?}");
     assert!(killed.iter().all(|k| *k == "1"), "{ran:#?}");
+    assert!(one("full-lines").parse::<u32>().unwrap() > 5000, "{ran:#?}");
+    assert_eq!(one("in-full"), "1", "{ran:#?}");
     assert_eq!(one("other"), "0", "somebody else's tracing: {ran:#?}");
     assert_eq!(one("other-lost"), "0", "{ran:#?}");
     assert!(one("other-events").parse::<u32>().unwrap() > 20, "{ran:#?}");

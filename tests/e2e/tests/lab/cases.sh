@@ -33,6 +33,17 @@ wait_for() {
 }
 armed() { grep -q '^recording' "$1.log"; }
 running() { redis-cli -p "$1" ping | grep -q PONG; }
+# What of tracing could be changed.
+snapshot() {
+    for instance in $T $T/instances/*; do
+        for file in set_ftrace_filter set_ftrace_notrace set_ftrace_pid set_ftrace_notrace_pid set_event set_event_pid \
+            current_tracer tracing_on trace_clock trace_options tracing_cpumask buffer_size_kb kprobe_events \
+            uprobe_events dynamic_events synthetic_events enabled_functions; do
+            [ -e $instance/$file ] && echo "$instance/$file" && cat $instance/$file
+        done
+    done >"$1" 2>&1
+}
+
 small() {
     section small
     record small -p "$REDIS" --buffer 64 --duration 3s
@@ -56,6 +67,81 @@ readonly_tracefs() {
     mount -o remount,ro $T
     record readonly -p "$REDIS" --duration 3s
     mount -o remount,rw $T
+}
+
+# Somebody else traces: at the top and in an instance.
+others() {
+    section others
+    echo vfs_read >$T/set_ftrace_filter
+    echo function >$T/current_tracer
+    mkdir $T/instances/mine
+    echo schedule >$T/instances/mine/set_ftrace_filter
+    echo function >$T/instances/mine/current_tracer
+    snapshot before
+    record others -p "$REDIS" --duration 3s
+    snapshot after
+    head -c 100 /proc/version >/dev/null
+    # Else reading them would add to them without end.
+    echo 0 >$T/tracing_on
+    echo 0 >$T/instances/mine/tracing_on
+    grep -c vfs_read $T/trace >top.events
+    grep -c schedule $T/instances/mine/trace >mine.events
+    echo nop >$T/instances/mine/current_tracer
+    rmdir $T/instances/mine
+    echo nop >$T/current_tracer
+    echo >$T/set_ftrace_filter
+    echo >$T/trace
+    echo 1 >$T/tracing_on
+}
+
+full() {
+    section full
+    mkdir /mnt/small
+    mount -t tmpfs -o size=8k tmpfs /mnt/small
+    echo an earlier one >/mnt/small/x.altaz
+    timeout 60 $altaz record -p "$REDIS" --duration 2s -o /mnt/small/x.altaz 2>full.log </dev/null
+    echo $? >full.rc
+    ls -A /mnt/small >left
+    cat /mnt/small/x.altaz >earlier
+    umount /mnt/small
+}
+
+# A control group that dies and is removed, and a process that ends, while they are recorded.
+dying() {
+    section dying
+    mkdir $CG/dying
+    (
+        echo 0 >$CG/dying/cgroup.procs
+        exec redis-server --save '' --port 6380 >/dev/null
+    ) &
+    redis-server --save '' --port 6381 >/dev/null &
+    PID=$!
+    wait_for running 6380
+    wait_for running 6381
+    (while redis-cli -p 6380 set a b >/dev/null 2>&1; do :; done) &
+    record cgroup --cgroup $CG/dying --duration 60s &
+    RECORD=$!
+    record process -p $PID --duration 60s &
+    OTHER=$!
+    wait_for armed cgroup
+    wait_for armed process
+    (for _ in $(seq 20); do redis-cli -p 6381 set a b; done >/dev/null 2>&1)
+    sleep 2
+    echo 1 >$CG/dying/cgroup.kill
+    kill -9 $PID
+    sleep 0.3
+    rmdir $CG/dying
+    echo $? >rmdir.rc
+    wait $RECORD $OTHER
+}
+
+module() {
+    section module
+    modprobe -r tun 2>/dev/null
+    grep -c '^tun ' /proc/modules >before
+    record module --duration 60s -- sh -c 'sleep 2; modprobe tun; sleep 1; i=0
+        while [ $i -lt 100 ]; do (: <>/dev/net/tun) 2>/dev/null; i=$((i+1)); sleep 0.1; done'
+    grep -c '^tun ' /proc/modules >after
 }
 
 # What is not there.
@@ -121,8 +207,21 @@ containers() {
     runsc delete -force in-runsc 2>/dev/null
 }
 
+vmm() {
+    section vmm
+    modprobe kvm_amd
+    modprobe vhost_net 2>/dev/null
+    qemu-system-x86_64 -M microvm,rtc=on,pit=off,pic=off -accel kvm -cpu host -smp 1 -m 512M -nodefaults \
+        -no-user-config -display none -serial file:console -no-reboot -kernel /root/vmlinuz-* \
+        -initrd /usr/lib/altaz/guest.img -append 'console=ttyS0 panic=-1' >qemu.log 2>&1 &
+    QEMU=$!
+    sleep 1
+    record vmm -p $QEMU --duration 8s
+    kill -9 $QEMU
+}
+
 # Source directories come from the kernel's image; without it functions are named in half the time.
-rm -f /boot/vmlinuz-*
+mv /boot/vmlinuz-* /root/
 mountpoint -q $T || mount -t tracefs tracefs $T
 redis-server --save '' --appendonly no --port 6379 --daemonize yes >/dev/null
 wait_for running 6379
@@ -133,8 +232,10 @@ wait_for running 6379
 done) >/dev/null 2>&1 &
 LOAD=$!
 REDIS=$(pidof redis-server)
-for section in ${*:-small hotplug readonly_tracefs gone containers}; do
+for section in ${*:-small others hotplug readonly_tracefs full dying module gone containers vmm}; do
     $section
 done
 kill $LOAD
+section end
+dmesg | grep -iE 'warn|bug:|oops:|call trace' >dmesg
 tar -C /root -cf /root/out.tar out

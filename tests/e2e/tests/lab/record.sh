@@ -28,7 +28,16 @@ state() {
     find /sys/fs/cgroup -type d | sort
     perl /bpf-ids.pl | cut -d' ' -f1 | sort | uniq -c
 }
+# The state of each event and option as well, and every name in tracefs: thousands of files, which take a while.
+in_full() {
+    state
+    find $T -not -path '*/per_cpu/*' | sort
+    grep -rs . --include=enable --include=filter --include=trigger $T/events $T/instances | sort
+    grep -s . $T/options/* $T/instances/*/options/*
+}
 state >/tmp/before
+in_full >/tmp/before.full
+echo "full-lines $(grep -c . /tmp/before.full)"
 
 altaz record -p $SERVICE --duration 25s -o /tmp/redis.altaz >/tmp/record.log 2>&1
 echo "record $?"
@@ -55,6 +64,8 @@ for kill in $(seq "$KILLS"); do
     state >/tmp/after
     diff /tmp/before /tmp/after >/tmp/diff && echo 'killed 1' || { echo "killed 0 after $ms ms"; cat /tmp/diff; }
 done
+in_full >/tmp/after.full
+diff /tmp/before.full /tmp/after.full >/tmp/diff && echo 'in-full 1' || { echo 'in-full 0'; head -100 /tmp/diff; }
 kill -INT $OTHER
 wait $OTHER
 echo "other $?"

@@ -1,0 +1,104 @@
+//! `make soak`: redis at full load in the lab, watched by `altaz watch` for half an hour.
+//!
+//! Writes `docs/soak.md`, and what it saw into `target/soak`. Ends with 3 when a bound is missed. Needs `make build`
+//! and the lab. `ALTAZ_SOAK_SECONDS` (1800) makes it shorter; the page then goes to `target/soak`.
+
+mod page;
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use altaz_e2e::left::Left;
+use altaz_e2e::repository;
+use altaz_lab::qemu::Accel;
+use altaz_lab::{
+    BootOptions, BuildOptions, InputFile, Interrupt, LabImage, LabVm, NetNs, Recipe, cache_dir,
+};
+
+use page::Soak;
+
+/// Anything that goes wrong here is said and ends it.
+pub type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+
+/// How long it is watched, s.
+const SECONDS: u64 = 1800;
+/// How long the service is looked at without altaz, before and after, s.
+const REST: u64 = 60;
+/// Learning what is normal takes no longer, s.
+const LEARNING: u64 = 1200;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(broken) if broken.is_empty() => ExitCode::SUCCESS,
+        Ok(broken) => {
+            broken.iter().for_each(|b| eprintln!("not as promised: {b}"));
+            ExitCode::from(3)
+        }
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<Vec<String>> {
+    let target = target_dir()?;
+    let seconds = match std::env::var("ALTAZ_SOAK_SECONDS") {
+        Ok(text) => text.parse()?,
+        Err(_) => SECONDS,
+    };
+    let altaz = target.join("release/altaz");
+    if !altaz.is_file() {
+        return Err(format!("{} is missing: `make build` makes it", altaz.display()).into());
+    }
+    let left = Left::new(&target.display().to_string(), "soak");
+    soak(&altaz, seconds, &left)?;
+    left.unpack();
+    let soak = Soak::read(&left, seconds)?;
+    let broken = soak.broken();
+    let text = soak.markdown();
+    println!("{text}");
+    let path = match seconds >= SECONDS {
+        true => repository().join("docs/soak.md"),
+        false => left.dir().join("soak.md"),
+    };
+    std::fs::write(&path, text)?;
+    eprintln!("written to {}", path.display());
+    Ok(broken)
+}
+
+/// The build's directory, three levels above this program (`target/release/examples/soak`).
+fn target_dir() -> Result<PathBuf> {
+    let program = std::env::current_exe()?;
+    let target = program.ancestors().nth(3).ok_or("this program lies in no target directory")?;
+    Ok(target.to_owned())
+}
+
+/// Boots the lab and runs the script in it.
+fn soak(altaz: &Path, seconds: u64, left: &Left) -> Result<()> {
+    let mut progress = |step: &str| eprintln!("{step}");
+    let mut options =
+        BuildOptions { cache: cache_dir(), progress: &mut progress, interrupt: Interrupt::new() };
+    let lab = LabImage::ensure(&Recipe::builtin()?, &mut options)?;
+    altaz_lab::become_unprivileged_root()?;
+    let netns = NetNs::new()?;
+    let mut boot = BootOptions::new(&netns);
+    // Functions that both processors execute at full speed are armed and disarmed.
+    boot.accel = Accel::TcgInTurn;
+    let tests = repository().join("tests/e2e");
+    boot.input_files = vec![
+        InputFile::host("/root/altaz", 0o755, altaz),
+        InputFile::host("/root/soak.sh", 0o755, &tests.join("examples/soak/soak.sh")),
+        InputFile::host("/root/answers.py", 0o755, &tests.join("examples/soak/answers.py")),
+        InputFile::host("/root/stamp.py", 0o755, &tests.join("tests/lab/stamp.py")),
+    ];
+    let vm = LabVm::boot(&lab, boot)?;
+    eprintln!("redis is watched for {seconds} s, once altaz has learned what is normal");
+    let patience = Duration::from_secs(seconds * 2 + 4 * REST + LEARNING);
+    vm.script(&format!("sh /root/soak.sh {seconds} {REST}"), Some(patience))?;
+    std::fs::write(left.archive(), vm.get_file("/root/out.tar")?)?;
+    vm.poweroff()?;
+    Ok(())
+}
