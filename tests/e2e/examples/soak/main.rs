@@ -90,9 +90,9 @@ fn soak(altaz: &Path, seconds: u64, left: &Left) -> Result<()> {
     let tests = repository().join("tests/e2e");
     boot.input_files = vec![
         InputFile::host("/root/altaz", 0o755, altaz),
-        InputFile::host("/root/soak.sh", 0o755, &tests.join("examples/soak/soak.sh")),
-        InputFile::host("/root/answers.py", 0o755, &tests.join("examples/soak/answers.py")),
-        InputFile::host("/root/stamp.py", 0o755, &tests.join("tests/lab/stamp.py")),
+        InputFile::host("/root/soak.sh", 0o755, tests.join("examples/soak/soak.sh")),
+        InputFile::host("/root/answers.py", 0o755, tests.join("examples/soak/answers.py")),
+        InputFile::host("/root/stamp.py", 0o755, tests.join("tests/lab/stamp.py")),
     ];
     let vm = LabVm::boot(&lab, boot)?;
     eprintln!("redis is watched for {seconds} s, once altaz has learned what is normal");

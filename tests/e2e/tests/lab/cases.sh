@@ -19,7 +19,7 @@ section() {
 record() {
     name=$1
     shift
-    timeout -k 10 90 $altaz record -o "$name.altaz" "$@" >"$name.out" 2>"$name.log" </dev/null
+    timeout -k 10 150 $altaz record -o "$name.altaz" "$@" >"$name.out" 2>"$name.log" </dev/null
     echo $? >"$name.rc"
     echo "  $name ended with $(cat "$name.rc") at $(cut -d" " -f1 /proc/uptime)"
 }
@@ -61,6 +61,9 @@ hotplug() {
     wait $!
     redis-cli ping >ping 2>&1
 }
+
+# The other cases have work of their own; the load would only make all of them slower.
+no_load() { kill $LOAD; }
 
 readonly_tracefs() {
     section readonly
@@ -118,7 +121,7 @@ dying() {
     PID=$!
     wait_for running 6380
     wait_for running 6381
-    (while redis-cli -p 6380 set a b >/dev/null 2>&1; do :; done) &
+    (while redis-cli -p 6380 set a b >/dev/null 2>&1; do sleep 0.05; done) &
     record cgroup --cgroup $CG/dying --duration 60s &
     RECORD=$!
     record process -p $PID --duration 60s &
@@ -137,7 +140,8 @@ dying() {
 
 module() {
     section module
-    modprobe -r tun 2>/dev/null
+    # What uses it has to go first.
+    modprobe -r vhost_net tap tun 2>unload.log
     grep -c '^tun ' /proc/modules >before
     record module --duration 60s -- sh -c 'sleep 2; modprobe tun; sleep 1; i=0
         while [ $i -lt 100 ]; do (: <>/dev/net/tun) 2>/dev/null; i=$((i+1)); sleep 0.1; done'
@@ -155,7 +159,7 @@ gone() {
     record container --container no-such-container --duration 3s
 }
 
-LOOP='while :; do cat /proc/self/status >/dev/null; uname >/dev/null; sleep 0.3; done'
+LOOP='while :; do cat /proc/self/status >/dev/null; uname >/dev/null; sleep 0.5; done'
 bundle() {
     mkdir -p "/root/bundle/$1"
     (cd "/root/bundle/$1" && rm -f config.json && runc spec)
@@ -177,6 +181,22 @@ containers() {
     podman --cgroup-manager cgroupfs run -d --name in-podman --network none --rootfs /root/fs /bin/sh /loop \
         </dev/null >podman.start 2>podman.err
     echo $? >>podman.start
+    for runtime in runc crun podman; do
+        record $runtime --container in-$runtime --duration 4s
+    done
+    for runtime in runc crun; do
+        $runtime kill in-$runtime KILL
+    done
+    # One that dies while it is recorded, called by its id.
+    record podman-dies --container "$(head -c 12 podman.start)" --duration 60s &
+    RECORD=$!
+    wait_for armed podman-dies
+    sleep 2
+    podman --cgroup-manager cgroupfs rm -f -t 0 in-podman >podman.rm 2>&1
+    wait $RECORD
+    for runtime in runc crun; do
+        $runtime delete -f in-$runtime 2>/dev/null
+    done
     bundle runsc
     mkdir -p $CG/runsc
     (
@@ -185,25 +205,9 @@ containers() {
             </dev/null >runsc.start 2>&1
     )
     echo $? >>runsc.start
-    for runtime in runc crun podman; do
-        record $runtime --container in-$runtime --duration 4s
-    done
     record runsc --container in-runsc --duration 6s
-    # One that dies while it is recorded, called by its id.
-    record podman-dies --container "$(head -c 12 podman.start)" --duration 60s &
-    RECORD=$!
-    wait_for armed podman-dies
-    sleep 2
-    podman --cgroup-manager cgroupfs rm -f -t 0 in-podman >podman.rm 2>&1
-    wait $RECORD
     runsc kill in-runsc KILL 2>/dev/null
-    for runtime in runc crun; do
-        $runtime kill in-$runtime KILL
-    done
     sleep 0.5
-    for runtime in runc crun; do
-        $runtime delete -f in-$runtime 2>/dev/null
-    done
     runsc delete -force in-runsc 2>/dev/null
 }
 
@@ -232,10 +236,10 @@ wait_for running 6379
 done) >/dev/null 2>&1 &
 LOAD=$!
 REDIS=$(pidof redis-server)
-for section in ${*:-small others hotplug readonly_tracefs full dying module gone containers vmm}; do
+for section in ${*:-small others hotplug full no_load readonly_tracefs dying module gone containers vmm}; do
     $section
 done
-kill $LOAD
+kill $LOAD 2>/dev/null
 section end
 dmesg | grep -iE 'warn|bug:|oops:|call trace' >dmesg
 tar -C /root -cf /root/out.tar out

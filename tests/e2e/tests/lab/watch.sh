@@ -82,7 +82,7 @@ python() {
     python3 /root/check.py 100000 >checks 2>errors &
     PYTHON=$!
     wait_for test -s checks
-    $altaz record --userland -o python.altaz -p $PYTHON --duration 20s >out 2>log </dev/null &
+    $altaz record --userland -o python.altaz -p $PYTHON --duration 15s >out 2>log </dev/null &
     RECORD=$!
     wait_for armed
     wc -l <checks >before
@@ -175,6 +175,8 @@ web() {
     pgrep -ax 'nginx|postgres|gunicorn' >processes.after
 }
 
+# Source directories come from the kernel's image; without it functions are named in half the time.
+rm -f /boot/vmlinuz-*
 mountpoint -q $T || mount -t tracefs tracefs $T
 for section in ${*:-watch python etcd_server gvisor web}; do
     $section
