@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use altaz_e2e::live::qemu_in_turn;
 use altaz_e2e::{Ran, altaz_program, command, repository};
 
 /// How often altaz is killed; `ALTAZ_KILLS` says otherwise.
@@ -21,8 +22,11 @@ fn a_service_is_recorded_and_killing_altaz_leaves_nothing_behind() {
     let altaz = altaz_program();
     let put = |from: String, to: &str| ["--put".to_owned(), format!("{from}:{to}")];
     let tests = repository().join("tests/e2e");
+    let dir = tempfile::tempdir().unwrap();
     let mut lab = command(&altaz);
-    lab.args(["lab", "run"])
+    lab.arg("--qemu")
+        .arg(qemu_in_turn(dir.path()))
+        .args(["lab", "run"])
         .args(put(altaz.display().to_string(), "/usr/local/bin/altaz"))
         .args(put(tests.join("src/bpf-ids.pl").display().to_string(), "/bpf-ids.pl"))
         .args(put(tests.join("tests/lab/record.sh").display().to_string(), "/record.sh"))
