@@ -304,14 +304,9 @@ fn confine() {
     unsafe {
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
         libc::setrlimit(libc::RLIMIT_CORE, &raw const none);
-        for signal in [
-            libc::SIGSEGV,
-            libc::SIGBUS,
-            libc::SIGILL,
-            libc::SIGTRAP,
-            libc::SIGALRM,
-            libc::SIGFPE,
-        ] {
+        for signal in
+            [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGTRAP, libc::SIGALRM, libc::SIGFPE]
+        {
             libc::signal(signal, libc::SIG_DFL);
         }
         libc::alarm(PATIENCE);

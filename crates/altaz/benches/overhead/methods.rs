@@ -182,7 +182,8 @@ fn with_altaz(
 /// which no machine does.
 pub fn warm_up(service: &Service<'_>) -> Result<()> {
     let target = &service.target;
-    let script = format!("{ALTAZ} record {target} --duration 5s -o /tmp/a.altaz 2>&1 || [ $? = 4 ]");
+    let script =
+        format!("{ALTAZ} record {target} --duration 5s -o /tmp/a.altaz 2>&1 || [ $? = 4 ]");
     service.lab().sh(&script).map(drop).context("a first recording")
 }
 

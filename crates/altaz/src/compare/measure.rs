@@ -565,6 +565,11 @@ impl Measurement<'_> {
         Ok(profile)
     }
 
+    /// Whether the guest's kernel is a program of the host.
+    fn own_kernel(&self) -> bool {
+        self.deployment.guest_kernel_program().is_some()
+    }
+
     fn profile(
         &self,
         description: &Description,
@@ -620,7 +625,7 @@ impl Measurement<'_> {
                     .collect::<Vec<_>>()
                     .join("+"),
                 layers,
-                boundaries: boundaries(description, &served, &entered),
+                boundaries: boundaries(description, &served, self.own_kernel(), &entered),
                 windows,
                 load: Some(summary(&served.load, Some(served.ready))),
                 kinds: served.kinds,
@@ -727,10 +732,18 @@ fn system_call(layer: Layer, symbol: &str) -> Option<&str> {
 fn boundaries(
     description: &Description,
     served: &Served,
+    kernel_is_a_program: bool,
     entered: &BTreeMap<(Layer, Arc<str>), u64>,
 ) -> Vec<Boundary> {
     let mut boundaries = description.boundaries.clone();
-    served.crossings.fill(&mut boundaries);
+    let mut crossings = served.crossings.clone();
+    for p in crossings.permitted.iter_mut().filter(|_| kernel_is_a_program) {
+        // All its processes are the guest kernel's to the host, those that hold an application, too.
+        if (p.from, p.to) == (Layer::App, Layer::HostKernel) {
+            p.from = Layer::GuestKernel;
+        }
+    }
+    crossings.fill(&mut boundaries);
     for b in boundaries.iter_mut().filter(|b| b.exercised.is_some()) {
         b.requests = Some(served.crossing_requests);
     }
