@@ -24,8 +24,8 @@ pub type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 /// How long it is watched, s.
 const SECONDS: u64 = 1800;
-/// How long the service is looked at without altaz, before and after, s.
-const REST: u64 = 60;
+/// The service is looked at without altaz, before and after, for so much of that time.
+const REST: u64 = 30;
 /// Learning what is normal takes no longer, s.
 const LEARNING: u64 = 1200;
 
@@ -96,8 +96,9 @@ fn soak(altaz: &Path, seconds: u64, left: &Left) -> Result<()> {
     ];
     let vm = LabVm::boot(&lab, boot)?;
     eprintln!("redis is watched for {seconds} s, once altaz has learned what is normal");
-    let patience = Duration::from_secs(seconds * 2 + 4 * REST + LEARNING);
-    vm.script(&format!("sh /root/soak.sh {seconds} {REST}"), Some(patience))?;
+    let rest = (seconds / REST).max(10);
+    let patience = Duration::from_secs(seconds * 2 + 4 * rest + LEARNING);
+    vm.script(&format!("sh /root/soak.sh {seconds} {rest}"), Some(patience))?;
     std::fs::write(left.archive(), vm.get_file("/root/out.tar")?)?;
     vm.poweroff()?;
     Ok(())
