@@ -22,6 +22,8 @@ pub struct KernelCode<'a> {
     estimates: HashSet<&'a str>,
     /// Names of modules with a row of any phase.
     modules: HashSet<&'a str>,
+    /// Functions of the kernel proper with what is known of their source, by offset.
+    by_offset: Vec<(u64, Option<&'a str>)>,
 }
 
 /// Name of a function without what the compiler appends to parts and clones of it.
@@ -66,6 +68,10 @@ impl<'a> Code<'a> {
                 }
             }
         }
+        for kernel in code.kernels.values_mut() {
+            kernel.by_offset.sort_unstable();
+            kernel.by_offset.dedup();
+        }
         code.go.sort_unstable_by_key(|(symbol, unit)| (*symbol, unit.offset));
         code
     }
@@ -93,6 +99,9 @@ impl<'a> Code<'a> {
 
 impl<'a> KernelCode<'a> {
     fn add(&mut self, unit: &'a Unit) {
+        if !unit.binary.starts_with('[') {
+            self.by_offset.push((unit.offset, unit.file.as_deref()));
+        }
         if !unit.symbol.is_empty() {
             self.by_function.entry(base(&unit.symbol)).or_default().push(unit);
         }
@@ -107,10 +116,34 @@ impl<'a> KernelCode<'a> {
     }
 
     /// Traversed rows of a function in one of these files. A name alone is not enough: static names
-    /// repeat. Where the recording knows the directory only, that must agree.
+    /// repeat. Where the recording estimates the directory only, that must agree, or else where the
+    /// function lies: an object's functions are linked beside each other.
     pub fn function(&self, name: &str, files: &[&str]) -> Vec<&'a Unit> {
         let rows = self.by_function.get(base(name)).map(Vec::as_slice).unwrap_or_default();
-        rows.iter().copied().filter(|unit| agrees(unit.file.as_deref(), files)).collect()
+        let estimated = |unit: &Unit| unit.file.as_deref().is_none_or(|f| f.ends_with('/'));
+        rows.iter()
+            .copied()
+            .filter(|unit| {
+                agrees(unit.file.as_deref(), files)
+                    || (estimated(unit) && self.lies_among(unit, files))
+            })
+            .collect()
+    }
+
+    /// Whether the traversed functions before and behind this one are known to be of the directories
+    /// of these files.
+    fn lies_among(&self, unit: &Unit, files: &[&str]) -> bool {
+        if unit.binary.starts_with('[') {
+            return false;
+        }
+        let at = self.by_offset.partition_point(|(offset, _)| *offset < unit.offset);
+        let (before, rest) = self.by_offset.split_at(at);
+        let behind = rest.iter().find(|(offset, _)| *offset > unit.offset);
+        let of = |known: Option<&(u64, Option<&str>)>| {
+            let own = known.and_then(|(_, file)| *file).map(directory);
+            own.is_some_and(|own| files.iter().any(|f| directory(f) == own))
+        };
+        of(before.last()) && of(behind)
     }
 
     /// Functions traversed in a source file, where that is known exactly.
@@ -181,6 +214,11 @@ mod tests {
         named("init_once", Some("net/"), 2);
         named("add_grec.isra.0", Some("net/ipv6/"), 3);
         named("odd", None, 4);
+        // Estimated to be elsewhere, and linked between two of net/xfrm.
+        named("xfrm_dev_event", Some("net/xfrm/"), 5);
+        named("validate_xmit_xfrm", Some("net/core/"), 6);
+        named("xfrm_dev_backlog", Some("net/xfrm/xfrm_device.c"), 7);
+        named("validate_other", Some("net/core/"), 8);
         let code = Code::of(&p);
         let k = code.kernel(Layer::HostKernel).unwrap();
         let offsets = |name: &str, file: &str| -> Vec<u64> {
@@ -191,6 +229,8 @@ mod tests {
         assert_eq!(offsets("add_grec", "net/ipv6/mcast.c"), [3]);
         assert_eq!(offsets("add_grec", "net/ipv4/igmp.c"), [0; 0]);
         assert_eq!(offsets("odd", "net/x.c"), [4]);
+        assert_eq!(offsets("validate_xmit_xfrm", "net/xfrm/xfrm_device.c"), [6]);
+        assert_eq!(offsets("validate_other", "net/xfrm/xfrm_device.c"), [0; 0]);
         assert_eq!((k.in_file("fs/inode.c"), k.in_file("fs/file.c")), (1, 0));
         assert!(k.may_be_in("net/ipv6/mcast.c") && !k.may_be_in("mm/mmap.c"));
     }

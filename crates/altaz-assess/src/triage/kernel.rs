@@ -334,12 +334,17 @@ fn holders_of_file<'a>(
     let stem = file.rsplit('/').next().unwrap_or(file).split('.').next().unwrap_or_default();
     let stem = stem.replace('-', "_");
     let all: Vec<&KernelModule> = inventory.modules.iter().filter(|m| m.directory == own).collect();
-    let exact: Vec<&KernelModule> = all.iter().copied().filter(|m| m.name == stem).collect();
-    match (exact.is_empty(), all.is_empty()) {
-        (false, _) => Some(exact),
-        (true, false) => Some(all),
-        (true, true) => None,
+    let named = |name: &str| -> Vec<&KernelModule> {
+        all.iter().copied().filter(|m| m.name == name).collect()
+    };
+    let exact = named(&stem);
+    if !exact.is_empty() {
+        return Some(exact);
     }
+    // A module of several objects has the name of its directory (`fs/netfs`). Where none has, the
+    // directory also holds code that can only be built in (`net/xfrm/xfrm_device.c`).
+    let whole = named(&own.rsplit('/').next().unwrap_or(own).replace('-', "_"));
+    (!whole.is_empty()).then_some(whole)
 }
 
 /// Whether an ascending list of names has this one, clones and parts of it included.
