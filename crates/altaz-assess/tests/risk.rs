@@ -4,6 +4,7 @@
 
 mod common;
 
+use altaz_assess::risk::known::{Known, Open};
 use altaz_assess::risk::subject::{Path, Step};
 use altaz_assess::risk::{Priors, Settings, Subject, assess_risk};
 use altaz_assess::{Contract, Options, assess};
@@ -197,4 +198,42 @@ proptest! {
         prop_assert!(two.independent.median <= two.stated.median + 1e-15);
         prop_assert!(two.stated.median <= two.dependent.median + 1e-15, "the dependent case is the bound");
     }
+}
+
+/// Known vulnerabilities of the kernel and of the application, by layer, EPSS and KEV.
+fn known(open: &[(Layer, Option<f64>, bool)]) -> Option<Known> {
+    let open =
+        open.iter().map(|&(layer, epss, kev)| Open { layers: vec![layer], epss, kev }).collect();
+    Some(Known { open, undecided: 1, scored: true })
+}
+
+#[test]
+fn known_open_ones_are_counted_apart_and_rank_by_their_scores() {
+    let usual = Contract::preset("managed-containers").unwrap();
+    let mut a = subject(&recording("runc", 100, 400), &usual);
+    let mut b = subject(&recording("crun", 200, 500), &usual);
+    let plain = run(&[a.clone(), b.clone()]);
+    let weighting =
+        |r: &RiskResult| r.weightings.iter().find(|w| w.name == "epss").unwrap().clone();
+    assert!(weighting(&plain).missing.unwrap().contains("--feeds"));
+
+    // By functions a is the smaller one in everything; by known and exploited ones b is in the HAP.
+    a.known = known(&[(Layer::HostKernel, Some(0.5), false), (Layer::HostKernel, None, true)]);
+    b.known = known(&[(Layer::HostKernel, Some(0.25), false), (Layer::App, Some(0.125), true)]);
+    let both = run(&[a.clone(), b.clone()]);
+    let w = weighting(&both);
+    assert_eq!(w.missing, None);
+    let values: Vec<_> = w.values.iter().map(|v| (v.tenant_vap, v.total_vap, v.hap)).collect();
+    assert_eq!(values, [(0.0, 1.5, 1.5), (1.0, 1.25, 0.25)]);
+    assert_eq!(w.differs_in, [Figure::TotalVap, Figure::Hap]);
+    let sums = both.deployments[1].known.unwrap();
+    assert_eq!((sums.traversed, sums.kev, sums.epss, sums.undecided), (2, 1, Some(1.25), 1));
+    // Beside the expected ones, not in them.
+    assert_eq!(both.deployments[0].vap, plain.deployments[0].vap);
+    assert_eq!(both.pairs, plain.pairs);
+
+    b.known = known(&[(Layer::HostKernel, None, false)]);
+    a.known = known(&[]);
+    let missing = weighting(&run(&[a, b])).missing.unwrap();
+    assert!(missing.contains("none of the 1 known"), "{missing}");
 }

@@ -31,6 +31,9 @@ pub fn assess_text(result: &RiskResult, explain: bool, options: TextOptions) -> 
             "Each assumption with its source, and what contradicts the literature: --explain";
         line(&mut out, vec![Span::new(more, Style::Dim)], 2, options);
     }
+    for note in &result.notes {
+        line(&mut out, vec![Span::new(note, Style::Dim)], 2, options);
+    }
     for warning in &result.warnings {
         line(&mut out, vec![Span::new(format!("Left out: {warning}"), Style::Warn)], 2, options);
     }
@@ -194,8 +197,17 @@ fn deployment(out: &mut String, d: &DeploymentRisk, options: TextOptions) {
     }
     if let Some(k) = d.known {
         let epss = k.epss.map_or(String::new(), |e| format!(", {} expected exploited", short(e)));
-        let text =
-            format!("  known and open in traversed code: {}{epss}, {} in KEV", k.traversed, k.kev);
+        let rest = [(k.unscored, "without a score"), (k.undecided, "more undecided")];
+        let rest: String = rest
+            .iter()
+            .filter(|(n, _)| *n > 0)
+            .map(|(n, what)| format!(", {} {what}", count(*n)))
+            .collect();
+        let text = format!(
+            "  known and open in traversed code: {}{epss}, {} in KEV{rest}",
+            count(k.traversed),
+            count(k.kev)
+        );
         line(out, vec![Span::new(text, Style::Plain)], 4, options);
     }
     out.push('\n');

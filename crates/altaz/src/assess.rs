@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use altaz_assess::contract::PRESETS;
-use altaz_assess::risk::{Priors, Settings, Subject, assess_risk};
+use altaz_assess::risk::{Known, Priors, Settings, Subject, assess_risk};
 use altaz_assess::{Contract, Options};
+use altaz_feeds::{Feed, Store};
 use altaz_profile::results::DeploymentResult;
 use altaz_profile::results::risk::RiskResult;
 use altaz_profile::{Profile, file};
@@ -16,18 +17,32 @@ use anyhow::{Context as _, Result, bail};
 use crate::cli::{AssessArgs, Context, RiskArgs};
 use crate::exit::{Exit, UsageError};
 use crate::output::{Format, write_all};
+use crate::{feeds, inventory, triage};
+
+/// Seconds in a year.
+const SECONDS_A_YEAR: f64 = 365.25 * 86_400.0;
 
 pub(crate) fn run(args: &AssessArgs, cx: &Context) -> Result<ExitCode> {
     if args.output.iter().any(|o| o.format == Format::Html) {
         return Err(UsageError("assess writes text and json; compare writes html".into()).into());
     }
     let mut basis = RiskBasis::read(&args.risk)?;
-    let Recordings { profiles, mut warnings } = read_profiles(&args.files)?;
+    let Recordings { profiles, files, mut warnings } = read_profiles(&args.files)?;
     let service = same_service(&profiles)?;
-    let subjects: Vec<Subject> =
+    let store = args.feeds.as_deref().map(feeds::load).transpose()?;
+    let notes: Vec<String> = store.iter().map(|s| history(&mut basis.priors, s)).collect();
+    let mut subjects: Vec<Subject> =
         profiles.iter().map(|(profile, result)| basis.subject(profile, result)).collect();
+    if let Some(store) = &store {
+        let given = args.inventory.as_deref().map(inventory::read).transpose()?;
+        for (((profile, _), file), subject) in profiles.iter().zip(&files).zip(&mut subjects) {
+            let triage = triage::of(file, profile, store, given.as_deref())?;
+            subject.known = Some(Known::of(&triage, &store.exploitation));
+        }
+    }
     warnings.extend(basis.leftovers());
     let mut result = assess_risk(&service, &subjects, &basis.priors, &basis.settings);
+    result.notes = notes;
     result.warnings = warnings;
     write_all(&args.output, cx.color, |format, color| {
         Ok(match format {
@@ -37,6 +52,17 @@ pub(crate) fn run(args: &AssessArgs, cx: &Context) -> Result<ExitCode> {
     })?;
     result.warnings.iter().for_each(|w| cx.ui.warn(w));
     Ok(if result.warnings.is_empty() { Exit::Fine } else { Exit::Incomplete }.into())
+}
+
+/// Takes component history from the store into the priors. What came of it.
+fn history(priors: &mut Priors, store: &Store) -> String {
+    let at = |text: &str| humantime::parse_rfc3339(text).ok();
+    let counted = priors.counted.as_ref().and_then(|c| at(&format!("{}T00:00:00Z", c.date)));
+    let imported = store.feeds.iter().filter(|f| f.feed == Feed::Cve5.name());
+    let imported = imported.filter_map(|f| at(&f.imported_at)).max();
+    let since = counted.zip(imported).and_then(|(from, to)| to.duration_since(from).ok());
+    let years = since.map_or(0.0, |d| d.as_secs_f64() / SECONDS_A_YEAR);
+    priors.take_counts(&store.vulnerabilities, years)
 }
 
 /// Risk of deployments that were measured just now, under the contracts that fit them.
@@ -159,6 +185,8 @@ pub(crate) fn text_of(path: &Path, what: &str) -> Result<String> {
 /// Profiles that can be assessed, and why others cannot.
 pub(crate) struct Recordings {
     pub(crate) profiles: Vec<(Profile, DeploymentResult)>,
+    /// Their files.
+    pub(crate) files: Vec<PathBuf>,
     pub(crate) warnings: Vec<String>,
 }
 
@@ -169,6 +197,7 @@ pub(crate) struct Recordings {
 pub(crate) fn read_profiles(files: &[PathBuf]) -> Result<Recordings> {
     let (mut profiles, mut warnings): (Vec<(Profile, DeploymentResult)>, Vec<String>) =
         (Vec::new(), Vec::new());
+    let mut read_from = Vec::new();
     for path in expand(files)? {
         let read = file::read(&path)
             .map_err(anyhow::Error::from)
@@ -183,6 +212,7 @@ pub(crate) fn read_profiles(files: &[PathBuf]) -> Result<Recordings> {
                     result.name = name;
                 }
                 profiles.push((profile, result));
+                read_from.push(path);
             }
             Err(e) => warnings.push(crate::exit::message(&e)),
         }
@@ -190,7 +220,7 @@ pub(crate) fn read_profiles(files: &[PathBuf]) -> Result<Recordings> {
     if profiles.is_empty() {
         bail!("no profile can be assessed: {}", warnings.join("; "));
     }
-    Ok(Recordings { profiles, warnings })
+    Ok(Recordings { profiles, files: read_from, warnings })
 }
 
 fn assessed(profile: &Profile, path: &Path) -> Result<DeploymentResult> {

@@ -72,7 +72,7 @@ pub enum Verb {
     /// Say whose problem each part of recorded profiles is, how bad, and how sure that is
     Assess(AssessArgs),
     /// Ask what would be if: owners, patch windows, languages, guards, nesting
-    Model(ModelArgs),
+    Model(Box<ModelArgs>),
     /// Record the code that a running service traverses on this machine, in place
     Record(RecordArgs),
     /// Say what is new and what is gone between two profiles, and what may be concluded from it
@@ -295,6 +295,13 @@ pub struct AssessArgs {
     /// How.
     #[command(flatten)]
     pub risk: RiskArgs,
+    /// Directory of imported feeds: known vulnerabilities that are open in traversed code are counted
+    /// beside the expected ones, and whole feeds give the components' history
+    #[arg(long, value_name = "DIR")]
+    pub feeds: Option<PathBuf>,
+    /// What was installed [default: inventory.json beside the profile, else the profile's own list]
+    #[arg(long, value_name = "FILE", requires = "feeds")]
+    pub inventory: Option<PathBuf>,
     /// Print each assumption with its source, and which figure contradicts which statement of the
     /// literature
     #[arg(long)]

@@ -264,7 +264,7 @@ fn place(text: &str) -> Vec<(&'static str, toml::Value)> {
 fn advice(args: &AssessArgs, cx: &Context) -> Result<ExitCode> {
     refuse_html(&args.output)?;
     let mut basis = RiskBasis::read(&args.risk)?;
-    let Recordings { profiles, mut warnings } = read_profiles(&args.files)?;
+    let Recordings { profiles, mut warnings, .. } = read_profiles(&args.files)?;
     let service = assess::same_service(&profiles)?;
     let subjects: Vec<Subject> = profiles.iter().map(|(p, r)| basis.subject(p, r)).collect();
     warnings.extend(basis.leftovers());

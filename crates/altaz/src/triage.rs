@@ -7,9 +7,12 @@ use std::str::FromStr;
 use std::time::SystemTime;
 
 use altaz_assess::Known;
-use altaz_profile::file;
+use altaz_feeds::Store;
 use altaz_profile::inventory::Place;
-use altaz_profile::results::triage::{State, TRIAGE_SCHEMA, TriageResult, VexStatus};
+use altaz_profile::results::triage::{
+    ProfileTriage, State, TRIAGE_SCHEMA, TriageResult, VexStatus,
+};
+use altaz_profile::{Profile, file};
 use altaz_report::{
     OpenVexForm, TextOptions, VexOptions, cyclonedx, openvex, triage_json, triage_text,
 };
@@ -65,14 +68,11 @@ impl FromStr for TriageOutput {
 
 pub(crate) fn run(args: &TriageArgs, cx: &Context) -> anyhow::Result<ExitCode> {
     let store = feeds::load(&feeds::directory(args.feeds.as_deref(), cx))?;
-    let known =
-        Known { vulnerabilities: &store.vulnerabilities, exploitation: &store.exploitation };
     let given = args.inventory.as_deref().map(inventory::read).transpose()?;
     let mut profiles = Vec::new();
     for path in &args.files {
         let profile = file::read(path)?;
-        let places = places(path, &profile.manifest.packages, given.as_deref())?;
-        profiles.push(altaz_assess::triage(&path.display().to_string(), &profile, &places, known));
+        profiles.push(of(path, &profile, &store, given.as_deref())?);
     }
     let result = TriageResult {
         schema: TRIAGE_SCHEMA.into(),
@@ -91,6 +91,22 @@ pub(crate) fn run(args: &TriageArgs, cx: &Context) -> anyhow::Result<ExitCode> {
         return Ok(Exit::NotMet.into());
     }
     Ok(Exit::Fine.into())
+}
+
+/// Triage of one profile that was read from `path`.
+///
+/// # Errors
+/// When the inventory beside it cannot be read.
+pub(crate) fn of(
+    path: &Path,
+    profile: &Profile,
+    store: &Store,
+    given: Option<&[Place]>,
+) -> anyhow::Result<ProfileTriage> {
+    let known =
+        Known { vulnerabilities: &store.vulnerabilities, exploitation: &store.exploitation };
+    let places = places(path, &profile.manifest.packages, given)?;
+    Ok(altaz_assess::triage(&path.display().to_string(), profile, &places, known))
 }
 
 /// What was installed: of the inventory that was named, else of the one beside the profile, else of

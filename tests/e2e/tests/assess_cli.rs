@@ -157,3 +157,43 @@ fn models_of_the_essay_stand_side_by_side_and_what_ifs_change_a_profile() {
         assert!(advice.stdout.contains(part), "{part} in {}", advice.stdout);
     }
 }
+
+#[test]
+fn feeds_add_what_is_known_and_a_sample_of_them_leaves_the_history() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, traversed) in [("process", "do_thaw_all"), ("runc", "tcp_check_req")] {
+        let mut p = profile(name, 300, 280);
+        let kernel = p.units.iter_mut().find(|u| u.layer == Layer::HostKernel).unwrap();
+        kernel.symbol = traversed.into();
+        kernel.file = Some(if name == "runc" { "net/ipv4/" } else { "fs/" }.into());
+        p.manifest.host.kernel = "6.12.117".into();
+        file::write(&p, &dir.path().join(format!("{name}.altaz"))).unwrap();
+    }
+    // What the test wants to be known of exploitation; the records are published ones.
+    let kev = "cveID,dateAdded\nCVE-2026-68118,2026-09-01\n";
+    let epss = "#model_version:v2026,score_date:2026-11-01\ncve,epss,percentile\n\
+                CVE-2026-68132,0.25,0.9\n";
+    std::fs::write(dir.path().join("kev.csv"), kev).unwrap();
+    std::fs::write(dir.path().join("epss.csv"), epss).unwrap();
+    let fixtures = repository().join("tests/fixtures/feeds");
+    let fixture = |name: &str| fixtures.join(name).display().to_string();
+    let (cna, functions) = (fixture("kernel-cna"), fixture("functions.jsonl"));
+    let import = ["feeds", "--feeds", "store", "import", &cna, &functions, "kev.csv", "epss.csv"];
+    altaz_in(dir.path(), &import).expect(0, &[]);
+
+    let args = ["assess", ".", "--draws", "200", "--feeds", "store", "-o"];
+    let of = |form| altaz_in(dir.path(), &[&args[..], &[form]].concat());
+    let text = of("text");
+    text.expect(0, &[]);
+    for part in
+        ["known and open in traversed code: 1, 1.00 expected", "1, 0.25 expected", "a sample"]
+    {
+        assert!(text.stdout.contains(part), "{part} in {}", text.stdout);
+    }
+    let json: Value = serde_json::from_str(&of("json").stdout).unwrap();
+    let weighting = json["weightings"].as_array().unwrap().last().unwrap().clone();
+    assert_eq!((&weighting["name"], &weighting["missing"]), (&"epss".into(), &Value::Null));
+    assert_eq!(weighting["values"][0]["total_vap"], 0.25);
+    assert_eq!(weighting["values"][1]["hap"], 1.0);
+    altaz_in(dir.path(), &["assess", ".", "--feeds", "none"]).expect(1, &["altaz feeds import"]);
+}

@@ -10,6 +10,8 @@ pub mod code;
 pub mod evaluate;
 mod explain;
 mod findings;
+mod history;
+pub mod known;
 pub mod priors;
 mod rank;
 pub mod rewrite;
@@ -21,6 +23,7 @@ pub mod stream;
 pub mod subject;
 mod weighting;
 
+pub use known::Known;
 pub use priors::{Language, Priors};
 pub use run::{Settings, assess_risk};
 pub use subject::Subject;

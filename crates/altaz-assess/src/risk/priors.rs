@@ -142,6 +142,18 @@ pub struct Priors {
     pub classes: Vec<Class>,
     /// Time and history are left out: every line is as risky as every other.
     pub uniform: bool,
+    /// What the history of a kernel's areas was counted in, where the priors say so.
+    pub counted: Option<Counted>,
+}
+
+/// What identifiers were counted in.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Counted {
+    /// Date of the records, `2026-08-21`.
+    pub date: String,
+    /// Records of the kernel's CNA by then.
+    pub records: u64,
 }
 
 impl Priors {
@@ -156,7 +168,7 @@ impl Priors {
         let ranges = ranges(&raw, &place, &mut problems);
         let classes = raw.class.iter().filter_map(|c| class(c, &place, &mut problems)).collect();
         if problems.is_empty() {
-            Ok(Self { name: raw.name, ranges, classes, uniform: false })
+            Ok(Self { name: raw.name, ranges, classes, uniform: false, counted: raw.counted })
         } else {
             Err(Problems { what: "priors", problems })
         }
@@ -199,6 +211,7 @@ impl Priors {
             ranges: Fixed::ALL.iter().map(|&f| point(f)).collect(),
             classes: Vec::new(),
             uniform: true,
+            counted: None,
         }
     }
 
@@ -217,6 +230,7 @@ impl Priors {
 #[serde(deny_unknown_fields)]
 struct Raw {
     name: String,
+    counted: Option<Counted>,
     #[serde(default)]
     assumption: Vec<RawRange>,
     #[serde(default)]

@@ -10,6 +10,7 @@ use super::assumption::Fixed;
 use super::evaluate::{Compiled, Inputs, LayerValue};
 use super::explain::assumptions;
 use super::findings::findings;
+use super::known::Known;
 use super::priors::Priors;
 use super::rank::pairs;
 use super::sensitivity::sensitivity;
@@ -165,6 +166,7 @@ pub fn assess_risk(
         deployments,
         pairs,
         sensitivity,
+        notes: Vec::new(),
         warnings: Vec::new(),
     }
 }
@@ -199,7 +201,7 @@ fn deployment(
         layers,
         paths: subject.paths.iter().map(|p| path(p, subject, drawn, columns)).collect(),
         findings: findings(subject),
-        known: None,
+        known: subject.known.as_ref().map(Known::sums),
     }
 }
 

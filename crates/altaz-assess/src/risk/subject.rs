@@ -7,6 +7,7 @@ use altaz_profile::results::DeploymentResult;
 use altaz_profile::{Boundary, Layer, LayerInfo, Owner, Profile};
 
 use super::code::{Item, of_profile};
+use super::known::Known;
 use super::priors::Priors;
 use crate::contract::{Contract, Terms};
 
@@ -27,6 +28,8 @@ pub struct Subject {
     pub boundaries: Vec<Boundary>,
     /// Ways out.
     pub paths: Vec<Path>,
+    /// Known vulnerabilities, where a triage was made.
+    pub known: Option<Known>,
 }
 
 /// A layer as the model sees it.
@@ -110,6 +113,7 @@ impl Subject {
             layers,
             boundaries: profile.manifest.boundaries.clone(),
             paths,
+            known: None,
         }
     }
 

@@ -5,6 +5,7 @@ use altaz_profile::Owner;
 use altaz_profile::results::risk::{Figure, WeightedValue, Weighting};
 
 use super::code::Item;
+use super::known::by_figure;
 use super::priors::Priors;
 use super::subject::Subject;
 
@@ -51,29 +52,38 @@ pub(crate) fn weightings(subjects: &[Subject], priors: &Priors) -> Vec<Weighting
             "the instrument of a recording does not know how many bytes were executed".to_owned()
         });
         let values = values.unwrap_or_default();
-        let first = found.first().map(|w| w.values.clone()).unwrap_or_default();
-        let differs_in = Figure::ALL
-            .into_iter()
-            .filter(|&f| !values.is_empty() && order(&values, f) != order(&first, f))
-            .filter(|_| !first.is_empty())
-            .collect();
         found.push(Weighting {
             name: (*name).into(),
             what: (*what).into(),
+            differs_in: differing(&values, &found),
             missing,
             values,
-            differs_in,
         });
     }
+    let (values, missing) = match by_figure(subjects) {
+        Ok(values) => (values, None),
+        Err(why) => (Vec::new(), Some(why)),
+    };
     found.push(Weighting {
         name: "epss".into(),
-        what: "expected exploited vulnerabilities among the known ones in traversed code (FIRST)"
-            .into(),
-        missing: Some("no triage was given".into()),
-        values: Vec::new(),
-        differs_in: Vec::new(),
+        what:
+            "expected exploited vulnerabilities among the known and open ones in traversed code: \
+               their EPSS (FIRST) added up, one for each in KEV (CISA)"
+                .into(),
+        differs_in: differing(&values, &found),
+        missing,
+        values,
     });
     found
+}
+
+/// Figures in which the order is another than by the first weighting.
+fn differing(values: &[WeightedValue], found: &[Weighting]) -> Vec<Figure> {
+    let Some(first) = found.first().filter(|f| !f.values.is_empty() && !values.is_empty()) else {
+        return Vec::new();
+    };
+    let other = |&f: &Figure| order(values, f) != order(&first.values, f);
+    Figure::ALL.into_iter().filter(other).collect()
 }
 
 fn value(subject: &Subject, weight: &Weight<'_>) -> Option<WeightedValue> {

@@ -216,6 +216,7 @@ fn deployment(
         layers,
         boundaries,
         paths: Vec::new(),
+        known: None,
     };
     subject.derive_paths();
     subject

@@ -60,6 +60,9 @@ pub struct RiskResult {
     pub assumptions: Vec<Assumption>,
     /// Statements of the literature against what was measured.
     pub statements: Vec<Statement>,
+    /// What else it rests on, one sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// What could not be used and why, one sentence each.
     pub warnings: Vec<String>,
 }
@@ -233,6 +236,12 @@ pub struct KnownOpen {
     pub epss: Option<f64>,
     /// Of them, in KEV.
     pub kev: u64,
+    /// Of them, without a score: they add nothing to `epss`.
+    #[serde(default)]
+    pub unscored: u64,
+    /// Traversed besides them; whether the installed version is affected is not known.
+    #[serde(default)]
+    pub undecided: u64,
 }
 
 /// Figure in which deployments are compared.

@@ -610,6 +610,7 @@ pub fn risk() -> risk::RiskResult {
         weightings: vec![],
         assumptions: vec![],
         statements: vec![],
+        notes: vec![],
         warnings: vec!["no history of the language runtime".into()],
     }
 }
