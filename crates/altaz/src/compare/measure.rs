@@ -141,7 +141,8 @@ impl Measurement<'_> {
     fn served(&self, session: &mut Session<'_>) -> Result<Served> {
         let (ready, notes) = self.start(session)?;
         self.warm_up(session)?;
-        let (load, kinds) = self.serve(session)?;
+        let mut notes = notes;
+        let (load, kinds) = self.serve(session, &mut notes)?;
         let (crossings, crossing_requests) = self.boundaries(session)?;
         let reachable = self.reachable(session)?;
         self.stop(session)?;
@@ -310,7 +311,11 @@ impl Measurement<'_> {
     }
 
     /// Each kind of request in windows of its own, one kind after the other.
-    fn serve(&self, session: &mut Session<'_>) -> Result<(LoadReport, Vec<KindOfLoad>)> {
+    fn serve(
+        &self,
+        session: &mut Session<'_>,
+        notes: &mut Vec<String>,
+    ) -> Result<(LoadReport, Vec<KindOfLoad>)> {
         let mut kinds: Vec<KindOfLoad> = Vec::new();
         let mut reports = Vec::new();
         for load in self.spec.loads() {
@@ -326,6 +331,7 @@ impl Measurement<'_> {
                 self.load(session, Phase::Serve, &aimed, &|requests| step.set(requests))?;
             let end_window = session.recording.profile_windows().count() as u32;
             step.done(&format!("{} requests, {} failed", report.sent, report.error_count()));
+            notes.extend(aimed.shortfall(&report));
             if !load.name.is_empty() {
                 kinds.push(KindOfLoad {
                     name: load.name.clone(),

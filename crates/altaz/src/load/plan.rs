@@ -69,6 +69,23 @@ impl ServiceLoad {
         }
     }
 
+    /// What a reader of the figures must know when the service did not keep up with the rate asked for: the
+    /// latencies are then those of requests that waited for one another.
+    pub fn shortfall(&self, report: &LoadReport) -> Option<String> {
+        /// Share of the rate above which it counts as kept up with.
+        const KEPT_UP: f64 = 0.9;
+        let Self::Http(load) = self else { return None };
+        let rate = report.sent as f64 / report.elapsed.as_secs_f64();
+        if !rate.is_finite() || rate >= KEPT_UP * load.rate {
+            return None;
+        }
+        Some(format!(
+            "the service answered {rate:.1} of the {} requests/s that were asked of it; latencies hold the \
+             time that requests waited for one another",
+            load.rate
+        ))
+    }
+
     /// How long it takes at its rate; `None` for a command.
     pub fn expected(&self) -> Option<Duration> {
         match self {
@@ -89,5 +106,43 @@ impl ReadyCheck {
             },
             timeout: Duration::from_secs(spec.ready.timeout_s.into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_that_is_slower_than_it_was_asked_is_said_to_be() {
+        let load = |rate| {
+            ServiceLoad::Http(HttpLoad {
+                addr: SocketAddr::from(([10, 77, 0, 10], 80)),
+                method: "GET".into(),
+                path: "/".into(),
+                content_type: None,
+                body: Vec::new(),
+                rate,
+                connections: 1,
+                requests: 30,
+                timeout: REQUEST_TIMEOUT,
+            })
+        };
+        let report = LoadReport {
+            description: String::new(),
+            asked: 30,
+            sent: 30,
+            errors: Default::default(),
+            first_error: None,
+            latencies: Default::default(),
+            elapsed: Duration::from_secs(15),
+            aborted: None,
+            output_tail: String::new(),
+        };
+        let said = load(10.0).shortfall(&report).unwrap();
+        assert!(said.contains("answered 2.0 of the 10 requests/s"), "{said}");
+        assert_eq!(load(2.1).shortfall(&report), None);
+        let nothing = LoadReport { sent: 0, elapsed: Duration::ZERO, ..report };
+        assert_eq!(load(10.0).shortfall(&nothing), None);
     }
 }
