@@ -2,7 +2,9 @@
 
 mod common;
 
-use altaz_profile::results::{Barrier, CompareResult, EscapePath, ProfileReport};
+use altaz_profile::results::{
+    Barrier, CompareResult, EscapePath, KindLayer, KindResult, ProfileReport,
+};
 use altaz_profile::{Layer, Owner};
 use altaz_report::{compare_html, compare_json, diff_html, diff_json, profile_html, profile_json};
 
@@ -39,6 +41,32 @@ fn markup(page: &str) -> String {
         }
     }
     out
+}
+
+#[test]
+fn kinds_of_requests_are_on_the_page() {
+    let mut all = common::compare();
+    let first = all.deployments.iter_mut().find(|d| d.available).unwrap();
+    let load = first.load.clone().unwrap();
+    let kind = |name: &str| KindResult {
+        name: name.into(),
+        load: load.clone(),
+        layers: vec![KindLayer {
+            name: Layer::HostKernel,
+            functions: 12,
+            bytes: 3_400,
+            own_functions: 7,
+            coverage: None,
+        }],
+        vap: first.vap,
+        hap: first.hap,
+    };
+    first.kinds = vec![kind("read <b>"), kind("write")];
+    let page = compare_html(&all, &[]);
+    let markup = markup(&page);
+    assert!(markup.contains("Kinds of requests"), "{markup}");
+    assert!(markup.contains("read &lt;b&gt;: ") && markup.contains("7 of them this kind's alone"));
+    assert!(!contents(&page, "li").is_empty());
 }
 
 #[test]

@@ -56,9 +56,11 @@ impl Known {
     /// The counts.
     pub fn sums(&self) -> KnownOpen {
         let count = |of: fn(&Open) -> bool| self.open.iter().filter(|o| of(o)).count() as u64;
+        // No score at all is not a sum of zero.
+        let known = self.open.is_empty() || self.open.iter().any(|o| o.weight().is_some());
         KnownOpen {
             traversed: self.open.len() as u64,
-            epss: self.scored.then(|| self.open.iter().filter_map(Open::weight).sum()),
+            epss: (self.scored && known).then(|| self.open.iter().filter_map(Open::weight).sum()),
             kev: count(|o| o.kev),
             unscored: count(|o| o.weight().is_none()),
             undecided: self.undecided,
@@ -128,5 +130,8 @@ mod tests {
         assert_eq!(sums.epss, Some(1.25));
         let without = Known { scored: false, ..known };
         assert_eq!(without.sums().epss, None);
+        let unscored = Known { open: vec![open(None, false)], scored: true, undecided: 0 };
+        assert_eq!(unscored.sums().epss, None);
+        assert_eq!(Known { scored: true, ..Known::default() }.sums().epss, Some(0.0));
     }
 }

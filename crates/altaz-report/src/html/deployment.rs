@@ -96,7 +96,7 @@ pub fn explorer(
 fn map_controls(index: usize, table: Option<&FunctionTable>) -> Markup {
     let all = || table.into_iter().flat_map(|t| &t.layers).flat_map(|l| &l.functions);
     let no_cover = "this instrument does not know executed bytes";
-    let no_age = "the profile has no dates of its code";
+    let no_age = "neither binaries nor profiles date their code";
     let no_cves = "no vulnerability feed was joined";
     let colours = [
         ("owner", "owner", None),

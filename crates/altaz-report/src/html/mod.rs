@@ -62,6 +62,10 @@ pub fn compare_html(result: &CompareResult, functions: &[FunctionTable]) -> Stri
                 // The name is the heading already.
                 p { (spans(&compare::heading(d)[1..])) }
                 (deployment::figures(d))
+                @if !d.kinds.is_empty() {
+                    p { "Kinds of requests, each with what it traversed:" }
+                    ul { @for kind in &d.kinds { li { (t(parts::kind(kind))) } } }
+                }
                 @if let Some(repeats) = &d.repeats {
                     p { "Repeats: " (t(parts::repeats(repeats))) }
                 }
