@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 pub mod browser;
+pub mod lab;
 pub mod left;
 pub mod live;
 pub mod recorded;

@@ -6,7 +6,6 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use altaz_e2e::left::Left;
@@ -15,56 +14,44 @@ use altaz_e2e::{altaz_in, altaz_program, repository};
 use altaz_profile::{Boundary, Context, Layer, Profile};
 
 /// What the script left.
-static LAB: LazyLock<Lab> = LazyLock::new(Lab::run);
+static LAB: LazyLock<Left> = LazyLock::new(run);
 
-struct Lab(Left);
+fn run() -> Left {
+    let left = Left::new(env!("CARGO_TARGET_TMPDIR"), "record_cases_lab");
+    let script =
+        |name: &str| repository().join("tests/e2e/tests/lab").join(name).display().to_string();
+    let qemu = format!("--qemu={}", qemu_in_turn(left.dir()).display());
+    let put = [
+        format!("--put={}:/root/altaz", altaz_program().display()),
+        format!("--put={}:/root/script.sh", script("cases.sh")),
+        format!("--put={}:/root/sections.sh", script("sections.sh")),
+    ];
+    let run = ["--get=/root/out.tar:out.tar", "--", "sh", "/root/script.sh"];
+    let args = [&["--quiet", &*qemu, "lab", "run"], &put.each_ref().map(|p| &**p)[..], &run[..]];
+    altaz_in(left.dir(), &args.concat()).expect(0, &[]);
+    left.unpack();
+    left
+}
 
-impl Lab {
-    fn run() -> Self {
-        let left = Left::new(env!("CARGO_TARGET_TMPDIR"), "record_cases_lab");
-        let script = repository().join("tests/e2e/tests/lab/cases.sh").display().to_string();
-        let qemu = format!("--qemu={}", qemu_in_turn(left.dir()).display());
-        let put = [
-            format!("--put={}:/root/altaz", altaz_program().display()),
-            format!("--put={script}:/root/script.sh"),
-        ];
-        let run = ["--get=/root/out.tar:out.tar", "--", "sh", "/root/script.sh"];
-        let args =
-            [&["--quiet", &*qemu, "lab", "run"], &put.each_ref().map(|p| &**p)[..], &run[..]];
-        altaz_in(left.dir(), &args.concat()).expect(0, &[]);
-        left.unpack();
-        Self(left)
+/// The profile of a recording that must have ended with this code.
+#[track_caller]
+fn recorded(name: &str, codes: &[&str]) -> Profile {
+    let (code, log) = (LAB.text(&format!("{name}.rc")), LAB.text(&format!("{name}.log")));
+    assert!(codes.contains(&&*code), "{name} ended with {code}:\n{log}");
+    assert!(!log.contains("panicked"), "{log}");
+    altaz_profile::file::read(&LAB.path(&format!("{name}.altaz"))).unwrap()
+}
+
+/// A recording that must have failed, with this in its message and no profile.
+#[track_caller]
+fn failed(name: &str, messages: &[&str]) {
+    let (code, log) = (LAB.text(&format!("{name}.rc")), LAB.text(&format!("{name}.log")));
+    assert_eq!(code, "1", "{log}");
+    for message in messages {
+        assert!(log.contains(message), "no {message:?} in {log}");
     }
-
-    fn path(&self, file: &str) -> PathBuf {
-        self.0.path(file)
-    }
-
-    #[track_caller]
-    fn text(&self, file: &str) -> String {
-        self.0.text(file)
-    }
-
-    /// The profile of a recording that must have ended with this code.
-    #[track_caller]
-    fn recorded(&self, name: &str, codes: &[&str]) -> Profile {
-        let (code, log) = (self.text(&format!("{name}.rc")), self.text(&format!("{name}.log")));
-        assert!(codes.contains(&&*code), "{name} ended with {code}:\n{log}");
-        assert!(!log.contains("panicked"), "{log}");
-        altaz_profile::file::read(&self.path(&format!("{name}.altaz"))).unwrap()
-    }
-
-    /// A recording that must have failed, with this in its message and no profile.
-    #[track_caller]
-    fn failed(&self, name: &str, messages: &[&str]) {
-        let (code, log) = (self.text(&format!("{name}.rc")), self.text(&format!("{name}.log")));
-        assert_eq!(code, "1", "{log}");
-        for message in messages {
-            assert!(log.contains(message), "no {message:?} in {log}");
-        }
-        assert!(!log.contains("panicked"), "{log}");
-        assert!(!self.path(&format!("{name}.altaz")).exists());
-    }
+    assert!(!log.contains("panicked"), "{log}");
+    assert!(!LAB.path(&format!("{name}.altaz")).exists());
 }
 
 fn functions(profile: &Profile, layer: Layer) -> BTreeSet<&str> {
@@ -90,7 +77,7 @@ fn boundary<'a>(profile: &'a Profile, name: &str) -> &'a Boundary {
 #[test]
 #[ignore = "needs the lab"]
 fn a_small_buffer_loses_nothing_or_says_so() {
-    let small = LAB.recorded("small/small", &["0", "4"]);
+    let small = recorded("small/small", &["0", "4"]);
     let (code, log) = (LAB.text("small/small.rc"), LAB.text("small/small.log"));
     assert_eq!(code == "4", lost(&small) > 0, "{log}");
     assert_eq!(log.contains("larger --buffer"), lost(&small) > 0, "{log}");
@@ -100,7 +87,7 @@ fn a_small_buffer_loses_nothing_or_says_so() {
 #[ignore = "needs the lab"]
 fn a_processor_that_goes_offline_is_no_end() {
     assert_eq!(LAB.text("hotplug/offline.rc"), "0");
-    let profile = LAB.recorded("hotplug/hotplug", &["0", "4"]);
+    let profile = recorded("hotplug/hotplug", &["0", "4"]);
     let last = profile.manifest.windows.last().unwrap().end_ns;
     assert!(last > 6_000_000_000, "the recording ended early: {last} ns");
     assert_eq!(LAB.text("hotplug/ping"), "PONG");
@@ -109,13 +96,13 @@ fn a_processor_that_goes_offline_is_no_end() {
 #[test]
 #[ignore = "needs the lab"]
 fn a_read_only_tracefs_is_an_error_that_says_what_to_do() {
-    LAB.failed("readonly/readonly", &["read-only", "remount"]);
+    failed("readonly/readonly", &["read-only", "remount"]);
 }
 
 #[test]
 #[ignore = "needs the lab"]
 fn a_container_that_dies_ends_the_recording_and_what_was_seen_is_kept() {
-    let profile = LAB.recorded("containers/podman-dies", &["0"]);
+    let profile = recorded("containers/podman-dies", &["0"]);
     let functions = functions(&profile, Layer::HostKernel).len();
     assert!(functions > 20, "{functions}");
     let last = profile.manifest.windows.last().unwrap().end_ns;
@@ -125,9 +112,9 @@ fn a_container_that_dies_ends_the_recording_and_what_was_seen_is_kept() {
 #[test]
 #[ignore = "needs the lab"]
 fn what_is_not_there_is_named() {
-    LAB.failed("gone/process", &["no process", &LAB.text("gone/pid")]);
-    LAB.failed("gone/cgroup", &["/sys/fs/cgroup/no-such-cgroup"]);
-    LAB.failed("gone/container", &["no-such-container"]);
+    failed("gone/process", &["no process", &LAB.text("gone/pid")]);
+    failed("gone/cgroup", &["/sys/fs/cgroup/no-such-cgroup"]);
+    failed("gone/container", &["no-such-container"]);
 }
 
 #[test]
@@ -136,7 +123,7 @@ fn containers_are_found_by_name_and_recorded_as_what_they_are() {
     for (name, deployment) in
         [("runc", "runc"), ("crun", "crun"), ("podman", "crun"), ("podman-dies", "crun")]
     {
-        let profile = LAB.recorded(&format!("containers/{name}"), &["0"]);
+        let profile = recorded(&format!("containers/{name}"), &["0"]);
         assert_eq!(profile.manifest.deployment, deployment, "{name}");
         assert!(layers(&profile).contains(&Layer::HostKernel), "{name}: {:?}", layers(&profile));
         let syscall = boundary(&profile, "syscall");
@@ -148,7 +135,7 @@ fn containers_are_found_by_name_and_recorded_as_what_they_are() {
 #[test]
 #[ignore = "needs the lab"]
 fn a_sandbox_is_recorded_as_sentry_and_gofer() {
-    let profile = LAB.recorded("containers/runsc", &["0"]);
+    let profile = recorded("containers/runsc", &["0"]);
     assert_eq!(profile.manifest.deployment, "runsc-systrap");
     assert!(layers(&profile).contains(&Layer::SandboxKernel), "{:?}", layers(&profile));
     let boundaries = profile.manifest.boundaries.iter();
@@ -160,7 +147,7 @@ fn a_sandbox_is_recorded_as_sentry_and_gofer() {
 #[test]
 #[ignore = "needs the lab"]
 fn what_others_trace_is_left_alone() {
-    LAB.recorded("others/others", &["0"]);
+    recorded("others/others", &["0"]);
     assert_eq!(LAB.text("others/before"), LAB.text("others/after"));
     for events in ["others/top.events", "others/mine.events"] {
         assert!(LAB.text(events).parse::<u64>().unwrap() > 0, "{events}");
@@ -184,7 +171,7 @@ fn a_full_disk_is_an_error_and_the_earlier_profile_stays() {
 fn what_dies_meanwhile_ends_the_recording_and_what_was_seen_is_kept() {
     assert_eq!(LAB.text("dying/rmdir.rc"), "0", "altaz held on to the cgroup");
     for name in ["dying/cgroup", "dying/process"] {
-        let profile = LAB.recorded(name, &["0"]);
+        let profile = recorded(name, &["0"]);
         let functions = functions(&profile, Layer::HostKernel).len();
         assert!(functions > 100, "{name}: {functions}");
         let last = profile.manifest.windows.last().unwrap().end_ns;
@@ -196,7 +183,7 @@ fn what_dies_meanwhile_ends_the_recording_and_what_was_seen_is_kept() {
 #[ignore = "needs the lab"]
 fn a_module_that_is_loaded_meanwhile_is_noticed() {
     assert_eq!((&*LAB.text("module/before"), &*LAB.text("module/after")), ("0", "1"));
-    let profile = LAB.recorded("module/module", &["0"]);
+    let profile = recorded("module/module", &["0"]);
     let of_tun: BTreeSet<_> =
         profile.units.iter().filter(|u| &*u.binary == "[tun]").map(|u| &*u.symbol).collect();
     assert!(of_tun.contains("tun_chr_open"), "{of_tun:?}");
@@ -205,7 +192,7 @@ fn a_module_that_is_loaded_meanwhile_is_noticed() {
 #[test]
 #[ignore = "needs the lab"]
 fn a_virtual_machine_is_recorded_as_its_monitor_with_its_exits() {
-    let profile = LAB.recorded("vmm/vmm", &["0", "4"]);
+    let profile = recorded("vmm/vmm", &["0", "4"]);
     assert!(profile.manifest.deployment.contains("microvm"), "{}", profile.manifest.deployment);
     let layers = layers(&profile);
     assert!(layers.contains(&Layer::Vmm) && layers.contains(&Layer::GuestKernel), "{layers:?}");

@@ -6,99 +6,65 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use altaz_deploy::ServiceSpec;
+use altaz_e2e::lab::{lab_image, service, start_processes};
 use altaz_e2e::left::Left;
 use altaz_e2e::{altaz_program, repository};
-use altaz_lab::protocol::RequestBody;
 use altaz_lab::qemu::Accel;
-use altaz_lab::{
-    BootOptions, BuildOptions, Interrupt, LabImage, LabVm, NetNs, Recipe, ServiceImage, cache_dir,
-};
+use altaz_lab::{BootOptions, LabVm, NetNs};
 use altaz_profile::{Layer, Profile};
 use serde_json::Value;
 
 /// What the script left.
-static LAB: LazyLock<Lab> = LazyLock::new(Lab::run);
+static LAB: LazyLock<Left> = LazyLock::new(run);
 
 fn soak_seconds() -> u64 {
     std::env::var("ALTAZ_SOAK_SECONDS").map_or(15, |s| s.parse().unwrap())
 }
 
-struct Lab(Left);
-
-impl Lab {
-    fn run() -> Self {
-        let path = repository().join("demo/web.toml");
-        let spec = ServiceSpec::parse(&std::fs::read_to_string(&path).unwrap(), &path).unwrap();
-        let options = &mut BuildOptions {
-            cache: cache_dir(),
-            progress: &mut |_: &str| (),
-            interrupt: Interrupt::new(),
-        };
-        let lab = LabImage::ensure(&Recipe::builtin().unwrap(), options).unwrap();
-        let image = ServiceImage::ensure(&spec.image, options).unwrap();
-        let netns = NetNs::new().unwrap();
-        let mut boot = BootOptions::new(&netns);
-        boot.service_image = Some(&image);
-        // Functions are armed and disarmed all the time.
-        boot.accel = Accel::TcgInTurn;
-        let vm = LabVm::boot(&lab, boot).unwrap();
-        vm.put_file("/root/altaz", 0o755, &std::fs::read(altaz_program()).unwrap()).unwrap();
-        for file in ["watch.sh", "client.py", "server.py", "stamp.py", "check.py"] {
-            let bytes = std::fs::read(repository().join("tests/e2e/tests/lab").join(file)).unwrap();
-            vm.put_file(&format!("/root/{file}"), 0o755, &bytes).unwrap();
-        }
-        let body = RequestBody::DeployStart {
-            deployment: "process".into(),
-            spec: serde_json::to_value(&spec).unwrap(),
-        };
-        vm.call("start the service", body, &[], Some(Duration::from_secs(120))).unwrap();
-        let sections = std::env::var("ALTAZ_SECTIONS").unwrap_or_default();
-        let script = format!("sh /root/watch.sh {} {sections}", soak_seconds());
-        vm.script(&script, Some(Duration::from_secs(900 + soak_seconds()))).unwrap();
-        let left = Left::new(env!("CARGO_TARGET_TMPDIR"), "watch_lab");
-        std::fs::write(left.archive(), vm.get_file("/root/out.tar").unwrap()).unwrap();
-        vm.poweroff().unwrap();
-        left.unpack();
-        Self(left)
+fn run() -> Left {
+    let lab = lab_image(|_| ()).unwrap();
+    let (spec, image) = service(&repository().join("demo/web.toml"), |_| ()).unwrap();
+    let netns = NetNs::new().unwrap();
+    let mut boot = BootOptions::new(&netns);
+    boot.service_image = Some(&image);
+    // Functions are armed and disarmed all the time.
+    boot.accel = Accel::TcgInTurn;
+    let vm = LabVm::boot(&lab, boot).unwrap();
+    vm.put_file("/root/altaz", 0o755, &std::fs::read(altaz_program()).unwrap()).unwrap();
+    for file in ["watch.sh", "sections.sh", "client.py", "server.py", "stamp.py", "check.py"] {
+        let bytes = std::fs::read(repository().join("tests/e2e/tests/lab").join(file)).unwrap();
+        vm.put_file(&format!("/root/{file}"), 0o755, &bytes).unwrap();
     }
+    start_processes(&vm, &spec, Duration::from_secs(120)).unwrap();
+    let sections = std::env::var("ALTAZ_SECTIONS").unwrap_or_default();
+    let script = format!("sh /root/watch.sh {} {sections}", soak_seconds());
+    vm.script(&script, Some(Duration::from_secs(900 + soak_seconds()))).unwrap();
+    let left = Left::new(env!("CARGO_TARGET_TMPDIR"), "watch_lab");
+    std::fs::write(left.archive(), vm.get_file("/root/out.tar").unwrap()).unwrap();
+    vm.poweroff().unwrap();
+    left.unpack();
+    left
+}
 
-    fn path(&self, file: &str) -> PathBuf {
-        self.0.path(file)
-    }
+/// Good and bad answers of a service, and what was bad.
+#[track_caller]
+fn load(file: &str) -> (u64, u64, String) {
+    let text = LAB.text(file);
+    let mut words = text.splitn(3, ' ');
+    let mut number = || words.next().unwrap().parse().unwrap();
+    (number(), number(), words.next().unwrap_or_default().to_owned())
+}
 
-    #[track_caller]
-    fn text(&self, file: &str) -> String {
-        self.0.text(file)
-    }
-
-    #[track_caller]
-    fn number(&self, file: &str) -> f64 {
-        self.0.number(file)
-    }
-
-    /// Good and bad answers of a service, and what was bad.
-    #[track_caller]
-    fn load(&self, file: &str) -> (u64, u64, String) {
-        let text = self.text(file);
-        let mut words = text.splitn(3, ' ');
-        let mut number = || words.next().unwrap().parse().unwrap();
-        (number(), number(), words.next().unwrap_or_default().to_owned())
-    }
-
-    /// The profile of a recording with userland that came to its end. On a busy machine an emulated kernel can lose
-    /// events while all of it is armed; then altaz says so.
-    #[track_caller]
-    fn recorded(&self, section: &str) -> Profile {
-        let (code, log) =
-            (self.text(&format!("{section}/rc")), self.text(&format!("{section}/log")));
-        assert!(code == "0" || code == "4" && log.contains("were lost"), "{code}: {log}");
-        altaz_profile::file::read(&self.path(&format!("{section}/{section}.altaz"))).unwrap()
-    }
+/// The profile of a recording with userland that came to its end. On a busy machine an emulated kernel can lose
+/// events while all of it is armed; then altaz says so.
+#[track_caller]
+fn recorded(section: &str) -> Profile {
+    let (code, log) = (LAB.text(&format!("{section}/rc")), LAB.text(&format!("{section}/log")));
+    assert!(code == "0" || code == "4" && log.contains("were lost"), "{code}: {log}");
+    altaz_profile::file::read(&LAB.path(&format!("{section}/{section}.altaz"))).unwrap()
 }
 
 fn functions(profile: &Profile, binary: &str) -> usize {
@@ -166,7 +132,7 @@ fn a_watch_neither_grows_nor_disturbs() {
     // The first one may still be converging.
     let (early, late) = (memory[1], *memory.last().unwrap());
     assert!(late <= early + 1024, "resident set in KiB: {memory:?}");
-    let (good, bad, why) = LAB.load("watch/load");
+    let (good, bad, why) = load("watch/load");
     assert!(good > 4 * soak_seconds() && bad == 0, "{good} good, {bad} bad answers: {why}");
     assert_eq!(LAB.text("watch/rc"), "0", "{}", LAB.text("watch/log"));
 }
@@ -179,7 +145,7 @@ fn python_computes_the_same_under_probes() {
     assert!(wrong.is_empty(), "{wrong:#?}, not {plain}: {}", LAB.text("python/errors"));
     let (before, after) = (LAB.number("python/before"), LAB.number("python/after"));
     assert!(after > before, "it stands still after {before} of them");
-    let profile = LAB.recorded("python");
+    let profile = recorded("python");
     let functions = functions(&profile, "python3.13");
     assert!(functions > 100, "{functions}: {}", LAB.text("python/log"));
 }
@@ -187,10 +153,10 @@ fn python_computes_the_same_under_probes() {
 #[test]
 #[ignore = "needs the lab"]
 fn a_go_server_that_collects_garbage_stores_the_same_under_probes() {
-    let profile = LAB.recorded("etcd");
+    let profile = recorded("etcd");
     let functions = functions(&profile, "etcd");
     assert!(functions > 300, "{functions}: {}", LAB.text("etcd/log"));
-    let (good, bad, _) = LAB.load("etcd/load");
+    let (good, bad, _) = load("etcd/load");
     assert!(good > 10 && bad == 0, "{bad} of {good} wrong: {}", LAB.text("etcd/etcd.log"));
     assert!(LAB.text("etcd/health").contains("is healthy"));
 }
@@ -198,7 +164,7 @@ fn a_go_server_that_collects_garbage_stores_the_same_under_probes() {
 #[test]
 #[ignore = "needs the lab"]
 fn a_sandbox_computes_the_same_under_probes() {
-    let profile = LAB.recorded("gvisor");
+    let profile = recorded("gvisor");
     let sentry = profile.units.iter().filter(|u| u.layer == Layer::SandboxKernel).count();
     assert!(sentry > 100, "{sentry}: {}", LAB.text("gvisor/log"));
     assert_eq!(LAB.text("gvisor/bad"), "0", "{}", LAB.text("gvisor/end"));
@@ -209,14 +175,14 @@ fn a_sandbox_computes_the_same_under_probes() {
 #[test]
 #[ignore = "needs the lab"]
 fn a_web_service_answers_under_probes_while_nginx_reloads() {
-    let profile = LAB.recorded("web");
+    let profile = recorded("web");
     for binary in ["/nginx", "/postgres", "/python3.13"] {
         let functions = functions(&profile, binary);
         assert!(functions > 50, "{functions} of {binary}: {}", LAB.text("web/log"));
     }
     let reloads = LAB.text("web/reloads");
     assert!(reloads.lines().count() > 4 && reloads.lines().all(|l| l == "0"), "{reloads}");
-    let (good, bad, why) = LAB.load("web/load");
+    let (good, bad, why) = load("web/load");
     assert!(good > 200 && bad == 0, "{good} good, {bad} bad answers: {why}");
     let after = LAB.text("web/processes.after");
     for program in ["nginx", "postgres", "gunicorn"] {

@@ -4,12 +4,13 @@
 //! Nothing here changes λ or exposure: those stand for defects that nobody counted for this machine,
 //! and a known one added to them would be counted twice.
 
+use altaz_profile::Layer;
 use altaz_profile::results::risk::{KnownOpen, WeightedValue};
 use altaz_profile::results::triage::{ProfileTriage, State, VexStatus};
 use altaz_profile::vulnerability::Exploitations;
-use altaz_profile::{Layer, Owner};
 
-use super::subject::Subject;
+use super::subject::{Subject, SubjectLayer};
+use super::weighting::{charge, nothing};
 
 /// Known vulnerabilities of a recorded deployment.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -88,24 +89,11 @@ pub(crate) fn by_figure(subjects: &[Subject]) -> Result<Vec<WeightedValue>, Stri
 }
 
 fn value(subject: &Subject, known: &Known) -> WeightedValue {
-    let mut v = WeightedValue {
-        deployment: subject.name.clone(),
-        tenant_vap: 0.0,
-        total_vap: 0.0,
-        hap: 0.0,
-    };
+    let mut v = nothing(subject);
     for open in &known.open {
-        let weight = open.weight().unwrap_or(0.0);
-        let of = || subject.layers.iter().filter(|l| open.layers.contains(&l.info.name));
-        if of().any(|l| !l.outside) {
-            v.total_vap += weight;
-        }
-        if of().any(|l| !l.outside && l.terms.owner == Some(Owner::Tenant)) {
-            v.tenant_vap += weight;
-        }
-        if of().any(|l| l.info.shared) {
-            v.hap += weight;
-        }
+        let of = |l: &&SubjectLayer| open.layers.contains(&l.info.name);
+        let layers: Vec<&SubjectLayer> = subject.layers.iter().filter(of).collect();
+        charge(&mut v, &layers, open.weight().unwrap_or(0.0));
     }
     v
 }

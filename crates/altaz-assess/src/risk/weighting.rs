@@ -7,7 +7,7 @@ use altaz_profile::results::risk::{Figure, WeightedValue, Weighting};
 use super::code::Item;
 use super::known::by_figure;
 use super::priors::Priors;
-use super::subject::Subject;
+use super::subject::{Subject, SubjectLayer};
 
 /// Bytes of machine code for each decision, for the complexity-like weight.
 const BYTES_PER_DECISION: f64 = 24.0;
@@ -87,27 +87,32 @@ fn differing(values: &[WeightedValue], found: &[Weighting]) -> Vec<Figure> {
 }
 
 fn value(subject: &Subject, weight: &Weight<'_>) -> Option<WeightedValue> {
-    let mut v = WeightedValue {
-        deployment: subject.name.clone(),
-        tenant_vap: 0.0,
-        total_vap: 0.0,
-        hap: 0.0,
-    };
+    let mut v = nothing(subject);
     for layer in &subject.layers {
         for item in &layer.items {
-            let w = weight(item)?;
-            if !layer.outside {
-                v.total_vap += w;
-            }
-            if !layer.outside && layer.terms.owner == Some(Owner::Tenant) {
-                v.tenant_vap += w;
-            }
-            if layer.info.shared {
-                v.hap += w;
-            }
+            charge(&mut v, std::slice::from_ref(&layer), weight(item)?);
         }
     }
     Some(v)
+}
+
+/// A deployment of which nothing has been counted.
+pub(super) fn nothing(subject: &Subject) -> WeightedValue {
+    WeightedValue { deployment: subject.name.clone(), tenant_vap: 0.0, total_vap: 0.0, hap: 0.0 }
+}
+
+/// Counts what lies in these layers once in each figure that one of them belongs to.
+pub(super) fn charge(value: &mut WeightedValue, layers: &[&SubjectLayer], weight: f64) {
+    let any = |belongs: fn(&SubjectLayer) -> bool| layers.iter().any(|l| belongs(l));
+    if any(|l| !l.outside) {
+        value.total_vap += weight;
+    }
+    if any(|l| !l.outside && l.terms.owner == Some(Owner::Tenant)) {
+        value.tenant_vap += weight;
+    }
+    if any(|l| l.info.shared) {
+        value.hap += weight;
+    }
 }
 
 /// Deployments from the smallest on.

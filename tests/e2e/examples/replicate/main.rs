@@ -14,23 +14,16 @@
 mod page;
 mod run;
 
-use std::error::Error;
-use std::path::PathBuf;
-
 use altaz::compare::images::ImageCode;
 use altaz::compare::session::Parts;
-use altaz_deploy::ServiceSpec;
+use altaz_e2e::lab::{Result, lab_image, service, target_dir};
 use altaz_e2e::repository;
-use altaz_lab::{BuildOptions, Interrupt, LabImage, NetNs, Recipe, ServiceImage, cache_dir};
+use altaz_lab::{Interrupt, NetNs};
 
 use page::Row;
 
-/// Anything that goes wrong here is said and ends it.
-pub type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
-
 fn main() -> Result<()> {
-    let target = std::env::current_exe()?;
-    let target: PathBuf = target.ancestors().nth(3).ok_or("not in a target directory")?.into();
+    let target = target_dir()?;
     let list = |name: &str, default: &str| -> Vec<String> {
         let text = std::env::var(name).unwrap_or_else(|_| default.to_owned());
         text.split(',').filter(|n| !n.is_empty()).map(str::to_owned).collect()
@@ -39,16 +32,12 @@ fn main() -> Result<()> {
     let deployments = list("ALTAZ_REPLICATE_DEPLOYMENTS", "runc,runsc-ptrace,qemu-microvm");
     let altaz = target.join("release/altaz");
     let plugin = target.join("release/libaltaz_plugin.so");
-    let mut progress = |step: &str| eprintln!("{step}");
-    let mut options =
-        BuildOptions { cache: cache_dir(), progress: &mut progress, interrupt: Interrupt::new() };
-    let lab = LabImage::ensure(&Recipe::builtin()?, &mut options)?;
+    let say = |step: &str| eprintln!("{step}");
+    let lab = lab_image(say)?;
     let mut images = Vec::new();
     for name in &services {
         let path = repository().join(format!("demo/replicate/{name}.toml"));
-        let text = std::fs::read_to_string(&path)?;
-        let spec = ServiceSpec::parse(&text, &path).map_err(|e| e.to_string())?;
-        let image = ServiceImage::ensure(&spec.image, &mut options)?;
+        let (spec, image) = service(&path, say)?;
         images.push((name.clone(), spec, image));
     }
     altaz_lab::become_unprivileged_root()?;

@@ -5,22 +5,17 @@
 
 mod page;
 
-use std::error::Error;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use altaz_e2e::lab::{Result, end, lab_image, present, target_dir};
 use altaz_e2e::left::Left;
 use altaz_e2e::repository;
 use altaz_lab::qemu::Accel;
-use altaz_lab::{
-    BootOptions, BuildOptions, InputFile, Interrupt, LabImage, LabVm, NetNs, Recipe, cache_dir,
-};
+use altaz_lab::{BootOptions, InputFile, LabVm, NetNs};
 
 use page::Soak;
-
-/// Anything that goes wrong here is said and ends it.
-pub type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 /// How long it is watched, s.
 const SECONDS: u64 = 1800;
@@ -30,17 +25,7 @@ const REST: u64 = 30;
 const LEARNING: u64 = 1200;
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(broken) if broken.is_empty() => ExitCode::SUCCESS,
-        Ok(broken) => {
-            broken.iter().for_each(|b| eprintln!("not as promised: {b}"));
-            ExitCode::from(3)
-        }
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    end(run())
 }
 
 fn run() -> Result<Vec<String>> {
@@ -49,10 +34,7 @@ fn run() -> Result<Vec<String>> {
         Ok(text) => text.parse()?,
         Err(_) => SECONDS,
     };
-    let altaz = target.join("release/altaz");
-    if !altaz.is_file() {
-        return Err(format!("{} is missing: `make build` makes it", altaz.display()).into());
-    }
+    let altaz = present(target.join("release/altaz"))?;
     let left = Left::new(&target.display().to_string(), "soak");
     soak(&altaz, seconds, &left)?;
     left.unpack();
@@ -69,19 +51,9 @@ fn run() -> Result<Vec<String>> {
     Ok(broken)
 }
 
-/// The build's directory, three levels above this program (`target/release/examples/soak`).
-fn target_dir() -> Result<PathBuf> {
-    let program = std::env::current_exe()?;
-    let target = program.ancestors().nth(3).ok_or("this program lies in no target directory")?;
-    Ok(target.to_owned())
-}
-
 /// Boots the lab and runs the script in it.
 fn soak(altaz: &Path, seconds: u64, left: &Left) -> Result<()> {
-    let mut progress = |step: &str| eprintln!("{step}");
-    let mut options =
-        BuildOptions { cache: cache_dir(), progress: &mut progress, interrupt: Interrupt::new() };
-    let lab = LabImage::ensure(&Recipe::builtin()?, &mut options)?;
+    let lab = lab_image(|step| eprintln!("{step}"))?;
     altaz_lab::become_unprivileged_root()?;
     let netns = NetNs::new()?;
     let mut boot = BootOptions::new(&netns);

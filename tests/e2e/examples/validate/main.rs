@@ -14,7 +14,6 @@ mod observe;
 mod page;
 mod userland;
 
-use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -22,18 +21,14 @@ use std::time::Duration;
 use altaz::compare::images::ImageCode;
 use altaz::compare::session::Parts;
 use altaz_deploy::{LoadKind, ServiceSpec};
+use altaz_e2e::lab::{Result, end, lab_image, present, service, target_dir};
 use altaz_e2e::repository;
-use altaz_lab::{
-    BuildOptions, Interrupt, LabImage, NetNs, Recipe, ServiceImage, TarFiles, cache_dir,
-};
+use altaz_lab::{Interrupt, LabImage, NetNs, ServiceImage, TarFiles};
 use altaz_profile::Phase;
 
 use counts::Counts;
 use observe::Observation;
 use page::Compared;
-
-/// Anything that goes wrong here is said and ends it.
-pub type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 /// Services compared when none is named.
 const SERVICES: &str = "web,redis";
@@ -43,17 +38,7 @@ const SECONDS: u64 = 75;
 const EXIT_REQUESTS: u64 = 200;
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(broken) if broken.is_empty() => ExitCode::SUCCESS,
-        Ok(broken) => {
-            broken.iter().for_each(|b| eprintln!("not as promised: {b}"));
-            ExitCode::from(3)
-        }
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    end(run())
 }
 
 fn run() -> Result<Vec<String>> {
@@ -69,18 +54,12 @@ fn run() -> Result<Vec<String>> {
         plugin: present(target.join("release/libaltaz_plugin.so"))?,
     };
     let mut images = Vec::new();
-    let mut progress = |step: &str| eprintln!("{step}");
-    let mut options =
-        BuildOptions { cache: cache_dir(), progress: &mut progress, interrupt: Interrupt::new() };
-    let lab = LabImage::ensure(&Recipe::builtin()?, &mut options)?;
+    let say = |step: &str| eprintln!("{step}");
+    let lab = lab_image(say)?;
     // The exits are those of the web demo.
     for name in names.split(',').filter(|n| !n.is_empty()).chain(counting.then_some("web")) {
         let path = repository().join(format!("demo/{name}.toml"));
-        let text =
-            std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
-        let spec = ServiceSpec::parse(&text, &path).map_err(|e| e.to_string())?;
-        let image = ServiceImage::ensure(&spec.image, &mut options)?;
-        images.push((spec, image));
+        images.push(service(&path, say)?);
     }
     altaz_lab::become_unprivileged_root()?;
 
@@ -105,20 +84,6 @@ fn run() -> Result<Vec<String>> {
 struct Binaries {
     altaz: PathBuf,
     plugin: PathBuf,
-}
-
-fn present(path: PathBuf) -> Result<PathBuf> {
-    match path.is_file() {
-        true => Ok(path),
-        false => Err(format!("{} is missing: `make build` makes it", path.display()).into()),
-    }
-}
-
-/// The build's directory, three levels above this program (`target/release/examples/validate`).
-fn target_dir() -> Result<PathBuf> {
-    let program = std::env::current_exe()?;
-    let target = program.ancestors().nth(3).ok_or("this program lies in no target directory")?;
-    Ok(target.to_owned())
 }
 
 fn compare(

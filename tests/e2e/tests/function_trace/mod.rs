@@ -7,14 +7,11 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use altaz_deploy::ServiceSpec;
-use altaz_lab::protocol::RequestBody;
-use altaz_lab::{
-    BootOptions, BuildOptions, Interrupt, LabImage, LabVm, NetNs, Recipe, ServiceImage, cache_dir,
-};
+use altaz_e2e::lab::{lab_image, service, start_processes};
+use altaz_lab::{BootOptions, LabVm, NetNs};
 use altaz_testkit::tracing_stats;
 
-const MINUTE: Option<Duration> = Some(Duration::from_secs(60));
+const MINUTE: Duration = Duration::from_secs(60);
 /// No script takes longer.
 const TIMEOUT: Option<Duration> = Some(Duration::from_secs(120));
 const TRACING: &str = "/sys/kernel/tracing";
@@ -57,24 +54,13 @@ pub struct TracedLab {
 impl TracedLab {
     /// Boots it and waits until the service answers.
     pub fn start(spec: &Path, program: &str) -> Self {
-        let text = std::fs::read_to_string(spec).unwrap();
-        let spec = ServiceSpec::parse(&text, spec).unwrap();
-        let options = &mut BuildOptions {
-            cache: cache_dir(),
-            progress: &mut |_: &str| (),
-            interrupt: Interrupt::new(),
-        };
-        let lab = LabImage::ensure(&Recipe::builtin().unwrap(), options).unwrap();
-        let image = ServiceImage::ensure(&spec.image, options).unwrap();
+        let lab = lab_image(|_| ()).unwrap();
+        let (spec, image) = service(spec, |_| ()).unwrap();
         let netns = NetNs::new().unwrap();
         let mut boot = BootOptions::new(&netns);
         boot.service_image = Some(&image);
         let vm = LabVm::boot(&lab, boot).unwrap();
-        let body = RequestBody::DeployStart {
-            deployment: "process".into(),
-            spec: serde_json::to_value(&spec).unwrap(),
-        };
-        vm.call("start the service", body, &[], MINUTE).unwrap();
+        start_processes(&vm, &spec, MINUTE).unwrap();
         let mut this =
             Self { vm, address: format!("10.77.0.10:{}", spec.service.port), service: 0 };
         let begin = Instant::now();

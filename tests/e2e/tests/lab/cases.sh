@@ -3,18 +3,8 @@
 # A section leaves what it saw in /root/out/SECTION: logs, exit codes, profiles. Nothing is judged here.
 #   cases.sh [SECTION…]
 set -u
-T=/sys/kernel/tracing
-CG=/sys/fs/cgroup
-OUT=/root/out
-altaz=/root/altaz
-mkdir -p $OUT
+. /root/sections.sh
 
-section() {
-    S=$OUT/$1
-    mkdir -p "$S"
-    cd "$S" || exit 1
-    echo "$1 at $(cut -d' ' -f1 /proc/uptime)" | tee -a $OUT/times
-}
 # record NAME ARGUMENTS…: exit code in NAME.rc, messages in NAME.log, profile in NAME.altaz.
 record() {
     name=$1
@@ -22,14 +12,6 @@ record() {
     timeout -k 10 150 $altaz record -o "$name.altaz" "$@" >"$name.out" 2>"$name.log" </dev/null
     echo $? >"$name.rc"
     echo "  $name ended with $(cat "$name.rc") at $(cut -d" " -f1 /proc/uptime)"
-}
-# wait_for COMMAND…: tries for a minute.
-wait_for() {
-    for _ in $(seq 600); do
-        "$@" >/dev/null 2>&1 && return
-        sleep 0.1
-    done
-    echo "never: $*" >>$OUT/trouble
 }
 armed() { grep -q '^recording' "$1.log"; }
 running() { redis-cli -p "$1" ping | grep -q PONG; }

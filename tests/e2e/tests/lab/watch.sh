@@ -5,26 +5,8 @@
 set -u
 SOAK=$1
 shift
-T=/sys/kernel/tracing
-CG=/sys/fs/cgroup
-OUT=/root/out
-altaz=/root/altaz
-mkdir -p $OUT
+. /root/sections.sh
 
-section() {
-    S=$OUT/$1
-    mkdir -p "$S"
-    cd "$S" || exit 1
-    echo "$1 at $(cut -d' ' -f1 /proc/uptime)" | tee -a $OUT/times
-}
-# wait_for COMMAND…: tries for a minute.
-wait_for() {
-    for _ in $(seq 300); do
-        "$@" >/dev/null 2>&1 && return
-        sleep 0.2
-    done
-    echo "never: $*" >>$OUT/trouble
-}
 armed() { grep -q '^recording' log; }
 # client URL BODY RESULT RATE: asks until it is told to end; its id is in CLIENT.
 client() {
