@@ -103,15 +103,17 @@ dying() {
     PID=$!
     wait_for running 6380
     wait_for running 6381
-    (while redis-cli -p 6380 set a b >/dev/null 2>&1; do sleep 0.05; done) &
+    for port in 6380 6381; do
+        (while redis-cli -p $port set a b >/dev/null 2>&1; do sleep 0.05; done) &
+    done
     record cgroup --cgroup $CG/dying --duration 60s &
     RECORD=$!
     record process -p $PID --duration 60s &
     OTHER=$!
     wait_for armed cgroup
     wait_for armed process
-    (for _ in $(seq 20); do redis-cli -p 6381 set a b; done >/dev/null 2>&1)
-    sleep 2
+    # Functions are armed over half of the recording's time: what dies must have run into some.
+    sleep 20
     echo 1 >$CG/dying/cgroup.kill
     kill -9 $PID
     sleep 0.3

@@ -126,6 +126,8 @@ SH
             </dev/null >checks 2>runsc.log
     )
     wait_for grep -q good checks
+    # altaz does not probe a sandbox that has just booted.
+    sleep 20
     wc -l <checks >before
     $altaz record --userland -o gvisor.altaz --container checked --duration 20s >out 2>log </dev/null
     echo $? >rc
