@@ -101,6 +101,11 @@ impl Figures {
         self.all.iter().filter(move |b| b.method == method)
     }
 
+    /// Whether a method had everything armed each time before it was measured.
+    fn all_armed(&self, method: Method) -> bool {
+        self.of(method).all(|b| b.with.all_armed)
+    }
+
     /// Throughput while the method watches, over that without.
     pub fn armed(&self, method: Method) -> Option<Ratio> {
         self.ratio(method, |s| s.per_s)
@@ -199,6 +204,7 @@ impl Figures {
         for method in [Method::Altaz, Method::AltazUserland] {
             let late: u64 = self.of(method).map(|b| b.with.late).sum();
             out.insert(format!("{}_units_after_convergence", method.key()), json!(late));
+            out.insert(format!("{}_all_armed", method.key()), json!(self.all_armed(method)));
         }
         out
     }
@@ -223,7 +229,8 @@ impl Figures {
             let words = method.words();
             if method.converges() {
                 row(format!("{words}, first 30 s"), self.average(method), None, "–");
-                row(format!("{words}, after that"), self.armed(method), self.cpu(method), &lost);
+                let after = if self.all_armed(method) { "after that" } else { "still arming" };
+                row(format!("{words}, {after}"), self.armed(method), self.cpu(method), &lost);
             } else {
                 row(words.to_owned(), self.armed(method), self.cpu(method), &lost);
             }

@@ -166,7 +166,7 @@ while printf 'INFO server\r\nINFO commandstats\r\n' >&3; do
     read -t 0.5 -u 4
 done"#;
 
-/// altaz is armed within this time: it is bounded by altaz itself.
+/// altaz is waited for so long.
 const ARMED: Duration = Duration::from_secs(330);
 
 /// Time in which what became hot when the load went on is seen in three windows and disarmed.
@@ -236,26 +236,29 @@ impl<'a> Service<'a> {
 
     /// Waits until altaz says that everything is armed, and some seconds more in which it disarms
     /// what it sees. Where the load can be halted it is, meanwhile: on an idle machine arming takes
-    /// seconds, on a busy one minutes, and the outcome is the same.
-    pub fn until_armed(&self, disarm: Duration) -> Result<()> {
+    /// seconds, on a busy one minutes, and the outcome is the same. False when it is still arming after [`ARMED`]: what
+    /// is measured then is not its cost after convergence but more.
+    pub fn until_armed(&self, disarm: Duration) -> Result<bool> {
         self.halt("STOP")?;
         let armed = self.wait_for_armed();
         self.halt("CONT")?;
-        armed.context("altaz did not converge")?;
         std::thread::sleep(disarm);
-        Ok(())
+        Ok(armed)
     }
 
     /// Reads what altaz says without starting a program in the lab.
-    fn wait_for_armed(&self) -> Result<()> {
+    fn wait_for_armed(&self) -> bool {
         let begin = Instant::now();
         loop {
             let said = self.lab.file("/tmp/altaz.err").unwrap_or_default();
             let said = String::from_utf8_lossy(&said);
             if said.contains("everything is armed") {
-                return Ok(());
+                return true;
             }
-            ensure!(begin.elapsed() < ARMED, "altaz says: {said}");
+            if begin.elapsed() >= ARMED {
+                eprintln!("{} is still being armed after {} s; altaz says: {said}", self.name, ARMED.as_secs());
+                return false;
+            }
             std::thread::sleep(Duration::from_millis(500));
         }
     }

@@ -107,6 +107,7 @@ fn main() -> Result<()> {
     if plan.rounds > 0 {
         let redis = lab.redis()?;
         all.insert(redis.name, measure(&redis, &plan, plan.rounds, plan.others_rounds)?);
+        write_json(&all, begin.elapsed(), &target)?;
         redis.stop()?;
     }
     if plan.web_rounds > 0 {
@@ -156,13 +157,8 @@ fn measure(service: &Service<'_>, plan: &Plan, rounds: u32, others: u32) -> Resu
     Ok(figures)
 }
 
-fn report(
-    plan: &Plan,
-    all: &ByService,
-    took: Duration,
-    target: &Path,
-    repository: &Path,
-) -> Result<()> {
+/// The figures so far, as `target/bench/overhead.json`.
+fn write_json(all: &ByService, took: Duration, target: &Path) -> Result<PathBuf> {
     let mut json = json!({ "schema": "altaz.overhead/1", "seconds": took.as_secs() });
     for (name, figures) in all {
         let keys = figures.json();
@@ -176,6 +172,17 @@ fn report(
     let path = target.join("bench/overhead.json");
     std::fs::create_dir_all(target.join("bench"))?;
     std::fs::write(&path, serde_json::to_string_pretty(&json)? + "\n")?;
+    Ok(path)
+}
+
+fn report(
+    plan: &Plan,
+    all: &ByService,
+    took: Duration,
+    target: &Path,
+    repository: &Path,
+) -> Result<()> {
+    let path = write_json(all, took, target)?;
     println!("\n{}", tables(all));
     println!("written to {} after {} s", path.display(), took.as_secs());
     let whole = plan.methods == Method::ALL && all.len() == 2;

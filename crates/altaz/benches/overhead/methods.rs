@@ -105,6 +105,8 @@ pub struct Watched {
     pub lost: u64,
     /// Units that altaz saw for the first time while `armed` was measured.
     pub late: u64,
+    /// Whether everything was armed before `armed` was measured; true of methods that arm all at once.
+    pub all_armed: bool,
 }
 
 /// Watches a service with a method and measures it meanwhile.
@@ -143,10 +145,10 @@ fn with_altaz(
          [ $code = 0 ] || [ $code = 4 ] || [ $code = 130 ]",
         target = service.target,
     );
-    let ((average, armed, pairs, converged_at), _) = service.lab().armed(&script, || {
+    let ((average, armed, pairs, converged_at, all_armed), _) = service.lab().armed(&script, || {
         let begin = Instant::now();
         let average = average.map(|time| service.speed(time)).transpose()?;
-        service.until_armed(disarm)?;
+        let all_armed = service.until_armed(disarm)?;
         let converged_at = begin.elapsed();
         // With pauses each slice of them is one more measurement of this.
         let time = if times.pairs > 0 { times.slice } else { times.converged };
@@ -161,7 +163,7 @@ fn with_altaz(
                 before = after;
             }
         }
-        Ok((average, armed, pairs, converged_at))
+        Ok((average, armed, pairs, converged_at, all_armed))
     })?;
     let profile = profile(service)?;
     let windows = &profile.manifest.windows;
@@ -175,6 +177,7 @@ fn with_altaz(
         events: profile.units.iter().map(|u| u.windows.len() as u64).sum(),
         lost,
         late: profile.units.iter().filter(|u| late(u.first_window)).count() as u64,
+        all_armed,
     })
 }
 
@@ -214,6 +217,7 @@ fn others(service: &Service<'_>, times: &Times, script: &str) -> Result<Watched>
         events: number("events")?,
         lost: number("lost")?,
         late: 0,
+        all_armed: true,
     })
 }
 
