@@ -58,8 +58,8 @@ replicate: build ## the published table of host-kernel functions on the same wor
 scanner: build ## an independent scanner (PyPI) reads the VEX of the last make demo
 	@scripts/scanner.sh
 
-docs: ## take the table of the last make demo into the docs
-	@scripts/docs.sh
+docs: build ## take the table of the last make demo, and pictures of its page, into the docs
+	@QUICK=$(QUICK) scripts/docs.sh
 
 fuzz: setup ## feed damaged input to every decoder, FUZZ_SECONDS each (60)
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) scripts/fuzz.sh

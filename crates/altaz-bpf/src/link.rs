@@ -69,8 +69,9 @@ impl Link {
         Ok(Self { _fd: fd })
     }
 
-    /// Attaches to many places of a file at once, in all processes that map it (Linux 6.6). Takes
-    /// them all or none.
+    /// Attaches to many places of a file at once, in all processes that map it (Linux 6.6), or in one alone: then no
+    /// other process gets a breakpoint into its copy, nor pays for one ([`knows_one_process`]). Takes the places all
+    /// or none.
     ///
     /// # Errors
     /// [`BpfError::BadInstruction`] when the kernel will not probe one of the instructions;
@@ -79,12 +80,13 @@ impl Link {
         program: &Program,
         file: &Path,
         probes: &[ProbeAt],
+        process: Option<u32>,
     ) -> Result<Self, BpfError> {
         let what = format!("probe {} places of {}", probes.len(), file.display());
         let path = c_path(file)?;
         let offsets: Vec<u64> = probes.iter().map(|p| p.offset).collect();
         let cookies: Vec<u64> = probes.iter().map(|p| p.cookie).collect();
-        match sys::link_uprobe_multi(program.fd(), &path, &offsets, &cookies) {
+        match sys::link_uprobe_multi(program.fd(), &path, &offsets, &cookies, process) {
             Ok(fd) => Ok(Self { _fd: fd }),
             Err(e) => Err(probe_error(e, what, file, "Linux 6.6 (links of many uprobes)")),
         }
@@ -120,12 +122,23 @@ impl Link {
     }
 }
 
+/// The first kernel on which a link to one process sees all threads of it. Those before take the id for one thread's
+/// (`bpf: Fix multi-uprobe PID filtering logic`; the stable kernels that have it too are left out).
+const ONE_PROCESS: (u32, u32) = (6, 10);
+
+/// Whether a kernel of this release (`uname -r`) can probe one process alone, all of its threads.
+pub fn knows_one_process(release: &str) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
+    let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next()) else { return false };
+    (major, minor) >= ONE_PROCESS
+}
+
 /// Whether the kernel knows links of many uprobes; `program` is one of
 /// [`crate::program::Kind::UprobeMulti`], which older kernels load as well.
 pub fn knows_uprobe_multi(program: &Program) -> bool {
     // A directory is no file to probe: a kernel that knows the link says so (EBADF), an older one
     // does not know the attach type (EINVAL).
-    match sys::link_uprobe_multi(program.fd(), c"/", &[0], &[0]) {
+    match sys::link_uprobe_multi(program.fd(), c"/", &[0], &[0], None) {
         Ok(_) => true,
         Err(e) => e.raw_os_error() == Some(libc::EBADF),
     }
@@ -171,4 +184,19 @@ fn online_cpu() -> u32 {
         .ok()
         .and_then(|text| cpus(&text)?.first().copied())
         .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_that_probe_one_process_whole_are_told_by_their_release() {
+        for yes in ["6.12.117+deb13-cloud-amd64", "6.10.0", "7.0-rc1", "10.0"] {
+            assert!(knows_one_process(yes), "{yes}");
+        }
+        for no in ["6.9.12", "6.1.0-28-amd64", "5.14.0-503.el9", "", "6", "x.y"] {
+            assert!(!knows_one_process(no), "{no}");
+        }
+    }
 }

@@ -448,12 +448,14 @@ pub(crate) fn link_perf_event(
     unsafe { bpf(LINK_CREATE, &mut attr).and_then(|fd| owned(fd)) }
 }
 
-/// Links a program to places of a file (Linux 6.6). `offsets` and `cookies` are of one length.
+/// Links a program to places of a file (Linux 6.6), in one process (thread group) or in all. `offsets` and `cookies`
+/// are of one length.
 pub(crate) fn link_uprobe_multi(
     prog: BorrowedFd<'_>,
     path: &CStr,
     offsets: &[u64],
     cookies: &[u64],
+    process: Option<u32>,
 ) -> io::Result<OwnedFd> {
     if offsets.len() != cookies.len() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not one cookie an offset"));
@@ -465,6 +467,7 @@ pub(crate) fn link_uprobe_multi(
         offsets: ptr(offsets),
         cookies: ptr(cookies),
         cnt: u32::try_from(offsets.len()).map_err(io::Error::other)?,
+        pid: process.unwrap_or(0),
         ..Default::default()
     };
     // SAFETY: the path ends in a zero byte; offsets and cookies hold cnt words each; there are no

@@ -5,7 +5,7 @@
 mod common;
 
 use altaz_bpf::hits::HitCounter;
-use altaz_bpf::link::{Link, ProbeAt, UprobePmu, knows_uprobe_multi};
+use altaz_bpf::link::{Link, ProbeAt, UprobePmu, knows_one_process, knows_uprobe_multi};
 use altaz_bpf::program::Kind;
 use altaz_bpf::{ActiveFilter, BpfError, TaskFilter};
 use common::{Child, alone, monotonic_ns, tracefs};
@@ -103,7 +103,7 @@ fn a_link_of_many_probes_counts_the_followed_processes_hits() {
     children_are_counted_and_others_not(|filter| {
         let counter = HitCounter::load(Kind::UprobeMulti, filter, 64).unwrap();
         assert!(knows_uprobe_multi(counter.program()));
-        let link = Link::uprobe_multi(counter.program(), &exe(), &places()).unwrap();
+        let link = Link::uprobe_multi(counter.program(), &exe(), &places(), None).unwrap();
         (counter, vec![link])
     });
 }
@@ -125,6 +125,28 @@ fn probes_on_perf_events_count_the_same() {
 
 #[test]
 #[ignore = "needs root"]
+fn a_link_to_one_process_counts_all_of_its_threads() {
+    let _alone = alone();
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    assert!(knows_one_process(&release), "{release} is older than what the tests need");
+    let threads = || {
+        let second = std::thread::spawn(calls(40));
+        calls(2)();
+        second.join().unwrap();
+    };
+    let (followed, stranger) = (Child::held(threads), Child::held(threads));
+    let both = TaskFilter::Tgids(vec![followed.pid(), stranger.pid()]);
+    let filter = ActiveFilter::start(&tracefs(), Path::new("/proc"), &both).unwrap();
+    let counter = HitCounter::load(Kind::UprobeMulti, &filter, 64).unwrap();
+    let one = Some(followed.pid());
+    let _link = Link::uprobe_multi(counter.program(), &exe(), &places(), one).unwrap();
+    stranger.release().wait();
+    followed.release().wait();
+    assert_eq!(counter.hit(5).unwrap().count, 42);
+}
+
+#[test]
+#[ignore = "needs root"]
 fn the_cgroup_filter_lets_its_own_tasks_pass_only() {
     let _alone = alone();
     let mount = common::cgroup2();
@@ -133,7 +155,7 @@ fn the_cgroup_filter_lets_its_own_tasks_pass_only() {
     let filter = TaskFilter::cgroup(&mount, &cgroup.path).unwrap();
     let filter = ActiveFilter::start(&tracefs(), Path::new("/proc"), &filter).unwrap();
     let counter = HitCounter::load(Kind::UprobeMulti, &filter, 64).unwrap();
-    let _link = Link::uprobe_multi(counter.program(), &exe(), &places()).unwrap();
+    let _link = Link::uprobe_multi(counter.program(), &exe(), &places(), None).unwrap();
     let (inside, below, outside) =
         (Child::held(calls(11)), Child::held(calls(200)), Child::held(calls(5000)));
     cgroup.add(inside.pid());
@@ -156,8 +178,8 @@ fn one_bad_instruction_fails_the_whole_link_and_is_said() {
         ProbeAt { offset: offset(forbidden), cookie: 1 },
     ];
     // The kernel looks at instructions only where the file is mapped, as it is here.
-    let e = Link::uprobe_multi(counter.program(), &exe(), &probes).unwrap_err();
+    let e = Link::uprobe_multi(counter.program(), &exe(), &probes, None).unwrap_err();
     assert!(matches!(e, BpfError::BadInstruction { .. }), "{e}");
-    let e = Link::uprobe_multi(counter.program(), Path::new("/no/file"), &probes).unwrap_err();
+    let e = Link::uprobe_multi(counter.program(), Path::new("/no/file"), &probes, None).unwrap_err();
     assert!(e.to_string().contains("/no/file"), "{e}");
 }

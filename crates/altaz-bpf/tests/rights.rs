@@ -56,7 +56,7 @@ fn cap_bpf_and_cap_perfmon_are_enough_but_for_probes_on_perf_events() {
         std::fs::write(file.path(), [0x55; 64]).unwrap();
         let at = ProbeAt { offset: 8, cookie: 0 };
         let many = HitCounter::load(Kind::UprobeMulti, &filter, 1).unwrap();
-        Link::uprobe_multi(many.program(), file.path(), &[at]).unwrap();
+        Link::uprobe_multi(many.program(), file.path(), &[at], None).unwrap();
     });
     let fallback = || {
         let file = tempfile::NamedTempFile::new().unwrap();

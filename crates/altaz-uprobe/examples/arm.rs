@@ -47,7 +47,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let bytes = file.read()?;
         let binary = Binary::parse(&bytes)?;
         let points = probe_points(&bytes, &binary, &options);
-        let armed = Armed::attach(file, &points, &proof, &filter, Path::new("/sys"))?;
+        let armed = Armed::attach(file, &points, &proof, &filter, None, Path::new("/sys"))?;
         println!("{name}: {} of {} in {:?}", armed.armed(), binary.functions.len(), armed.took());
         all.push(armed);
     }

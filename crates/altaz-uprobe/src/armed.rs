@@ -4,8 +4,8 @@
 //! so no hit is missed, and when the new link fails the old one stays. Everything is held by descriptors of this
 //! process; when it ends, however it ends, the kernel takes the probes off.
 //!
-//! Every process that maps the file runs into the probes and pays for them; only those that pass the filter are
-//! counted. Which files and functions, and when to take what off, is decided elsewhere.
+//! Every process that maps the file runs into the probes and pays for them, unless they are put into one process alone;
+//! only those that pass the filter are counted. Which files and functions, and when to take what off, is decided elsewhere.
 
 use crate::UprobeError;
 use crate::file::ProbedFile;
@@ -71,14 +71,17 @@ pub struct Armed {
     links: Links,
     counter: HitCounter,
     file: ProbedFile,
+    /// The only process that has the probes.
+    process: Option<u32>,
     probes: Vec<Probe>,
     left_out: Vec<LeftOut>,
     took: Duration,
 }
 
 impl Armed {
-    /// Attaches probes to a file, in all processes that map it, by the best method that the kernel knows. Points of
-    /// forms that `proof` does not allow are left out, as are those that the kernel refuses. `sys` is usually `/sys`.
+    /// Attaches probes to a file by the best method that the kernel knows, in all processes that map it, or in the one
+    /// of this id alone ([`altaz_bpf::link::knows_one_process`]; not by [`Method::PerfEvents`]). Points of forms that
+    /// `proof` does not allow are left out, as are those that the kernel refuses. `sys` is usually `/sys`.
     ///
     /// # Errors
     /// When BPF or probes are not available, or the kernel refuses hundreds of probes.
@@ -87,13 +90,13 @@ impl Armed {
         points: &Points,
         proof: &SelfTest,
         filter: &ActiveFilter,
+        process: Option<u32>,
         sys: &Path,
     ) -> Result<Self, UprobeError> {
-        let method = Method::best();
-        Self::attach_by(method, file, points, proof, filter, sys)
+        Self::attach_with(Method::best(), file, points, proof, filter, process, sys)
     }
 
-    /// Like [`attach`](Self::attach), by a given method.
+    /// Like [`attach`](Self::attach), by a given method and in all processes.
     ///
     /// # Errors
     /// Also when the kernel does not know the method.
@@ -103,6 +106,18 @@ impl Armed {
         points: &Points,
         proof: &SelfTest,
         filter: &ActiveFilter,
+        sys: &Path,
+    ) -> Result<Self, UprobeError> {
+        Self::attach_with(method, file, points, proof, filter, None, sys)
+    }
+
+    fn attach_with(
+        method: Method,
+        file: ProbedFile,
+        points: &Points,
+        proof: &SelfTest,
+        filter: &ActiveFilter,
+        process: Option<u32>,
         sys: &Path,
     ) -> Result<Self, UprobeError> {
         let started = Instant::now();
@@ -121,7 +136,8 @@ impl Armed {
             Method::Multi => {
                 let program = counter.program();
                 let (path, name) = (file.path(), file.name());
-                let linked = relink::link_what_the_kernel_takes(program, &path, name, &places)?;
+                let linked =
+                    relink::link_what_the_kernel_takes(program, &path, name, &places, process)?;
                 (Links::Multi(linked.link), linked.refused)
             }
             Method::PerfEvents => {
@@ -154,7 +170,7 @@ impl Armed {
             left_out.extend(reason.map(|reason| point.left_out(reason)));
             probes.push(Probe { point, armed: reason.is_none(), last: 0 });
         }
-        Ok(Self { links, counter, file, probes, left_out, took: started.elapsed() })
+        Ok(Self { links, counter, file, process, probes, left_out, took: started.elapsed() })
     }
 
     /// How the probes are attached.
@@ -234,6 +250,16 @@ impl Armed {
         Ok(Disarmed { disarmed: gone.len(), armed: self.armed(), took: started.elapsed() })
     }
 
+    /// Puts the probes of a single process into all that map the file. Nothing is missed meanwhile.
+    ///
+    /// # Errors
+    /// When they cannot be linked anew; then everything stays as it was.
+    pub fn widen(&mut self) -> Result<(), UprobeError> {
+        let Some(process) = self.process.take() else { return Ok(()) };
+        let kept: Vec<usize> = (0..self.probes.len()).filter(|&i| self.probes[i].armed).collect();
+        self.relink(&[], &kept).inspect_err(|_| self.process = Some(process))
+    }
+
     fn relink(&mut self, gone: &[usize], kept: &[usize]) -> Result<(), UprobeError> {
         match &mut self.links {
             Links::Multi(link) => {
@@ -247,6 +273,7 @@ impl Armed {
                     &self.file.path(),
                     self.file.name(),
                     &remainder,
+                    self.process,
                 )?;
                 std::mem::swap(link, &mut linked.link); // the old one is closed at the end of this block
                 for cookie in linked.refused {

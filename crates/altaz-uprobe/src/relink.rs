@@ -33,14 +33,16 @@ pub(crate) fn is_about_the_instruction(error: &BpfError) -> bool {
     }
 }
 
-/// One link of all probes that the kernel takes. `file` is opened; `name` is what errors call it.
+/// One link of all probes that the kernel takes, in one process or in all. `file` is opened; `name` is what errors
+/// call it.
 pub(crate) fn link_what_the_kernel_takes(
     program: &Program,
     file: &Path,
     name: &Path,
     probes: &[ProbeAt],
+    process: Option<u32>,
 ) -> Result<Linked, UprobeError> {
-    link_with(|probes| Link::uprobe_multi(program, file, probes), name, probes)
+    link_with(|probes| Link::uprobe_multi(program, file, probes, process), name, probes)
 }
 
 fn link_with<L>(

@@ -148,6 +148,39 @@ fn take_off(method: Method, flags: &[&str]) {
 
 #[test]
 #[ignore = "needs root"]
+fn probes_in_one_process_are_no_other_ones_business_until_they_are_widened() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = compile(dir.path(), "server", SERVER, &["-O1", "-static"]);
+    let filter = own_children();
+    let (mut one, mut other) = (Server::start(&path), Server::start(&path));
+    one.ask(1);
+    other.ask(1);
+    let mut target = Target::arm_in(one.child.id(), &path, &filter);
+    let pids = [one.child.id(), other.child.id()];
+    let places = |target: &Target| pids.map(|pid| breakpoints(pid, &path, &target.points));
+    let all = target.armed.armed();
+    assert_eq!(places(&target), [all, 0]);
+    // Whoever begins is spared, too.
+    let late = Server::start(&path);
+    assert_eq!(breakpoints(late.child.id(), &path, &target.points), 0);
+    other.ask(2);
+    assert_eq!(target.armed.hits().count(), 0, "the filter lets the other one pass as well");
+    one.ask(2);
+    let step = target.index("step");
+    let steps = |target: &Target| target.armed.hits().find(|h| h.function == step).unwrap().count;
+    assert_eq!(steps(&target), 4000);
+
+    target.armed.disarm(&[target.index("walk")]).unwrap();
+    assert_eq!(places(&target), [all - 1, 0], "what remains stays in one process");
+    target.armed.widen().unwrap();
+    assert_eq!(places(&target), [all - 1, all - 1]);
+    one.ask(3);
+    other.ask(3);
+    assert_eq!(steps(&target), 3 * 4000);
+}
+
+#[test]
+#[ignore = "needs root"]
 fn a_program_that_changes_while_it_is_asked_stays_right() {
     let dir = tempfile::tempdir().unwrap();
     let path = compile(dir.path(), "server", SERVER, &["-O2"]);
@@ -199,7 +232,7 @@ fn one_instruction_that_the_kernel_refuses_does_not_cost_the_others() {
     let vector = binary.functions.iter().position(|f| f.name == "vector").unwrap();
     let wrong = points.probes.iter_mut().find(|p| p.function as usize == vector).unwrap();
     wrong.file_offset = binary.functions.get(vector).unwrap().offset; // not what was chosen
-    let armed = Armed::attach(file, &points, proof(), &filter, Path::new("/sys")).unwrap();
+    let armed = Armed::attach(file, &points, proof(), &filter, None, Path::new("/sys")).unwrap();
     assert_eq!(armed.armed(), all - 1);
     let out: Vec<_> = armed.left_out().iter().map(|l| (l.function as usize, l.reason)).collect();
     assert_eq!(out, [(vector, Reason::KernelRefused)]);

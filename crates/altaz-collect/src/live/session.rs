@@ -274,7 +274,7 @@ impl Session {
 
     fn open_userland(&mut self) -> Result<Userland, LiveError> {
         let filter = Arc::clone(self.active_filter()?);
-        Userland::start(&self.roots, &self.plan.tracefs, &self.target, filter)
+        Userland::start(&self.roots, &self.plan.tracefs, &self.target, &self.plan.release, filter)
     }
 
     /// What is recorded.

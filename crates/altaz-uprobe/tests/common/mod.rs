@@ -8,7 +8,7 @@
 
 use altaz_bpf::{ActiveFilter, TaskFilter};
 use altaz_symbols::Binary;
-use altaz_uprobe::{Armed, Method, Options, Points, ProbedFile, SelfTest, probe_points};
+use altaz_uprobe::{Armed, Method, Options, Points, ProbedFile, SelfTest, UprobeError, probe_points};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -53,14 +53,30 @@ impl Target {
 
     /// Probes all functions of a file by a given method.
     pub fn arm_by(method: Method, path: &Path, filter: &ActiveFilter, stepped: bool) -> Self {
+        Self::arm_with(path, stepped, |file, points| {
+            Armed::attach_by(method, file, points, proof(), filter, Path::new("/sys"))
+        })
+    }
+
+    /// Probes all functions of a file in one process alone.
+    pub fn arm_in(process: u32, path: &Path, filter: &ActiveFilter) -> Self {
+        Self::arm_with(path, true, |file, points| {
+            Armed::attach(file, points, proof(), filter, Some(process), Path::new("/sys"))
+        })
+    }
+
+    fn arm_with(
+        path: &Path,
+        stepped: bool,
+        attach: impl FnOnce(ProbedFile, &Points) -> Result<Armed, UprobeError>,
+    ) -> Self {
         let file = ProbedFile::open(path).unwrap();
         let bytes = file.read().unwrap();
         let binary = Binary::parse(&bytes).unwrap();
         let allowed = proof().allowed().clone();
         let options = Options { allowed, stepped, excluded: vec![] };
         let points = probe_points(&bytes, &binary, &options);
-        let armed = Armed::attach_by(method, file, &points, proof(), filter, Path::new("/sys"));
-        let armed = armed.unwrap();
+        let armed = attach(file, &points).unwrap();
         println!(
             "{}: {} of {} functions probed in {:?}",
             path.display(),

@@ -8,6 +8,11 @@
 //!
 //! One binary that runs in several layers (gVisor's sentry and gofer) is attached once for each,
 //! with a filter of its own.
+//!
+//! Where the target is one process that has long been alone, its probes are put into that process alone: no other
+//! process of the machine that maps the same libraries pays for them, and taking them off is cheaper. Once the target
+//! has a second process all files are probed everywhere, as their filter says who counts; what a child executes before
+//! it is found is not seen.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::fd::AsRawFd;
@@ -15,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use altaz_bpf::link::knows_one_process;
 use altaz_bpf::{ActiveFilter, TaskFilter};
 use altaz_profile::rules::{CodePlace, LayerRules, Machine, Privilege};
 use altaz_profile::{BlindSpot, Layer};
@@ -33,6 +39,9 @@ use crate::live::files::{FileKey, MappedFile, mapped_files};
 const SHORT: Duration = Duration::from_millis(10);
 /// The thread looks whether it is to end this often at least.
 const LONGEST_SLEEP: Duration = Duration::from_millis(500);
+/// A process that has had no other for this long is taken for one that works alone; a command or a service that begins
+/// starts others soon.
+const ALONE: Duration = Duration::from_secs(20);
 /// A sandbox has booted after this long.
 const BOOT: Duration = Duration::from_secs(20);
 /// A file that is to be attached.
@@ -68,6 +77,10 @@ pub(super) struct Collector {
     shadow_stack: bool,
     /// The file that altaz itself runs.
     own: Option<FileKey>,
+    /// The kernel can probe one process alone.
+    knows_one: bool,
+    /// The only process of the target, while it is alone.
+    alone: Option<u32>,
 }
 
 impl Collector {
@@ -75,7 +88,12 @@ impl Collector {
     ///
     /// # Errors
     /// When the kernel has no usable probes.
-    pub(super) fn new(roots: &Roots, tracefs: &Path, target: &Target) -> Result<Self, LiveError> {
+    pub(super) fn new(
+        roots: &Roots,
+        tracefs: &Path,
+        target: &Target,
+        release: &str,
+    ) -> Result<Self, LiveError> {
         let proof = SelfTest::run(&roots.sys)?;
         let rules =
             LayerRules::compile(&target.rules).map_err(|e| LiveError::Rules(e.to_string()))?;
@@ -91,7 +109,11 @@ impl Collector {
             notes: BTreeSet::new(),
             shadow_stack: false,
             own: file_of(&roots.proc, std::process::id()),
+            // Links name a process as altaz's own namespace does.
+            knows_one: knows_one_process(release) && roots.proc == Path::new("/proc"),
+            alone: None,
         };
+        this.alone = this.alone(&target.processes);
         for tried in this.proof.disagreed() {
             this.notes.insert(format!(
                 "this kernel does not probe `{}` faithfully ({}): functions that would need it are \
@@ -101,6 +123,31 @@ impl Collector {
         }
         this.look(&target.processes);
         Ok(this)
+    }
+
+    /// The only one of these processes, when it has been alone for long.
+    fn alone(&self, processes: &[Process]) -> Option<u32> {
+        match processes {
+            [one] if self.knows_one && age(&self.roots.proc, one) >= ALONE => Some(one.pid),
+            _ => None,
+        }
+    }
+
+    /// Probes everywhere what was probed in one process alone, when that is not alone any more.
+    pub(super) fn widen(&mut self, processes: &[Process]) {
+        if self.alone.is_none() || processes.is_empty() || self.alone(processes) == self.alone {
+            return;
+        }
+        self.alone = None;
+        for file in &mut self.files {
+            if let Err(error) = file.widen() {
+                let note = format!(
+                    "{}: only the first process of the target could be probed: {error}",
+                    file.path()
+                );
+                self.notes.insert(note);
+            }
+        }
     }
 
     /// Looks for files that were mapped since the last time.
@@ -242,8 +289,9 @@ impl Collector {
             }
         };
         let used = own.as_ref().unwrap_or(filter);
-        let armed = Armed::attach(file, &points, &self.proof, used, &self.roots.sys)
-            .map_err(|e| words(&e))?;
+        let armed =
+            Armed::attach(file, &points, &self.proof, used, self.alone, &self.roots.sys)
+                .map_err(|e| words(&e))?;
         let left_out = points.left_out.iter().chain(armed.left_out());
         self.left_out.extend(summary(path, layer, left_out));
         let number = FileNumber(u32::try_from(self.files.len()).unwrap_or(u32::MAX));

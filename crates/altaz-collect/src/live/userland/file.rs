@@ -134,6 +134,14 @@ impl File {
         }
     }
 
+    /// Puts its probes into all processes.
+    ///
+    /// # Errors
+    /// When the kernel refuses; then they stay where they are.
+    pub(super) fn widen(&mut self) -> Result<(), altaz_uprobe::UprobeError> {
+        self.armed.widen()
+    }
+
     /// Takes the probes off that were seen in enough windows, when that pays.
     ///
     /// # Errors

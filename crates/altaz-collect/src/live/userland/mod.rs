@@ -58,9 +58,10 @@ impl Userland {
         roots: &Roots,
         tracefs: &Path,
         target: &Target,
+        release: &str,
         filter: Arc<ActiveFilter>,
     ) -> Result<Self, LiveError> {
-        let collector = Collector::new(roots, tracefs, target)?;
+        let collector = Collector::new(roots, tracefs, target, release)?;
         let windows = Arc::new(Windows::default());
         let (processes, asked) = channel();
         let shared = Arc::clone(&windows);
@@ -141,7 +142,11 @@ fn run(
         }
         match asked.recv_timeout(collector.sleep()) {
             // Only the newest list counts.
-            Ok(processes) => waiting = Some(asked.try_iter().last().unwrap_or(processes)),
+            Ok(processes) => {
+                let processes = asked.try_iter().last().unwrap_or(processes);
+                collector.widen(&processes);
+                waiting = Some(processes);
+            }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
         }
