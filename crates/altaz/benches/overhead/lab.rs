@@ -172,7 +172,7 @@ const ARMED: Duration = Duration::from_secs(330);
 /// Time in which what became hot when the load went on is seen in three windows and disarmed.
 pub const DISARM: Duration = Duration::from_secs(10);
 /// The same with userland functions: a file's probes are linked anew in seconds here, one file after the other.
-pub const DISARM_USERLAND: Duration = Duration::from_secs(60);
+pub const DISARM_USERLAND: Duration = Duration::from_secs(90);
 
 /// Time in which code that was patched is translated anew, and altaz notices what happened meanwhile.
 const SETTLE: Duration = Duration::from_secs(1);
