@@ -1,5 +1,7 @@
 //! Sentences and cells that several reports have in common.
 
+use std::collections::BTreeMap;
+
 use altaz_profile::results::{Barrier, DeploymentResult, KindResult, LayerResult, Repeats};
 use altaz_profile::{
     BlindSpot, Boundary, Context, Host, Layer, LoadSummary, Owner, Posture, Reachable,
@@ -30,7 +32,7 @@ const SIZES: [&str; 2] = [
 const MOVED: &str =
     "* Ownership moved: the owner is not the one on whose side of the boundary the code runs.";
 
-/// Capabilities that are named one by one; more are counted.
+/// Capabilities, or devices of a kind, that are named one by one; more are counted.
 const MANY: usize = 16;
 
 /// Marks a layer whose ownership moved.
@@ -405,9 +407,38 @@ pub fn posture(p: &Posture) -> String {
         parts.push(p.lsm.join(", "));
     }
     if !p.devices.is_empty() {
-        parts.push(list("devices", &p.devices));
+        parts.push(list("devices", &devices(&p.devices)));
     }
     parts.join("; ")
+}
+
+/// Devices as they are listed, `/dev/tty7 4:7`; those of which many differ in their number alone are one item,
+/// `/dev/tty… 4:… (64 of them)`. The profile has each.
+fn devices(all: &[String]) -> Vec<String> {
+    let kind = |device: &str| -> Option<(String, String)> {
+        let (path, number) = device.rsplit_once(' ')?;
+        let stem = path.trim_end_matches(|c: char| c.is_ascii_digit());
+        let (major, _) = number.split_once(':')?;
+        (stem.len() < path.len()).then(|| (stem.to_owned(), major.to_owned()))
+    };
+    let mut kinds: BTreeMap<(String, String), usize> = BTreeMap::new();
+    for kind in all.iter().filter_map(|d| kind(d)) {
+        *kinds.entry(kind).or_default() += 1;
+    }
+    kinds.retain(|_, n| *n > MANY);
+    let mut out = Vec::new();
+    for device in all {
+        match kind(device).filter(|kind| kinds.contains_key(kind)) {
+            None => out.push(device.clone()),
+            Some(kind) => {
+                let n = kinds.insert(kind.clone(), 0).unwrap_or(0);
+                if n > 0 {
+                    out.push(format!("{}… {}:… ({n} of them)", kind.0, kind.1));
+                }
+            }
+        }
+    }
+    out
 }
 
 /// Exercised widths of the boundaries of this name, for a column of a summary.
@@ -475,4 +506,20 @@ pub fn in_deployments(count: usize) -> String {
 /// Name of a layer, or a word for none.
 pub fn layer_name(layer: Option<Layer>) -> &'static str {
     layer.map_or("all layers", Layer::as_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_of_which_there_are_many_are_one_item() {
+        let mut all = vec!["/dev/kvm 10:232".to_owned(), "/dev/null 1:3".to_owned()];
+        all.extend((0..64).map(|n| format!("/dev/tty{n} 4:{n}")));
+        all.extend((0..3).map(|n| format!("/dev/ttyS{n} 4:{}", 64 + n)));
+        all.push("/dev/tty 5:0".into());
+        let want = ["/dev/kvm 10:232", "/dev/null 1:3", "/dev/tty… 4:… (64 of them)"];
+        let rest = ["/dev/ttyS0 4:64", "/dev/ttyS1 4:65", "/dev/ttyS2 4:66", "/dev/tty 5:0"];
+        assert_eq!(devices(&all), [&want[..], &rest[..]].concat());
+    }
 }
