@@ -180,6 +180,7 @@ fn one_bad_instruction_fails_the_whole_link_and_is_said() {
     // The kernel looks at instructions only where the file is mapped, as it is here.
     let e = Link::uprobe_multi(counter.program(), &exe(), &probes, None).unwrap_err();
     assert!(matches!(e, BpfError::BadInstruction { .. }), "{e}");
-    let e = Link::uprobe_multi(counter.program(), Path::new("/no/file"), &probes, None).unwrap_err();
+    let e =
+        Link::uprobe_multi(counter.program(), Path::new("/no/file"), &probes, None).unwrap_err();
     assert!(e.to_string().contains("/no/file"), "{e}");
 }

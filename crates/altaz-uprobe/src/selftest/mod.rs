@@ -325,7 +325,8 @@ impl Probes {
         let (mut links, mut refused) = (Vec::new(), Vec::new());
         match method {
             Method::Multi => {
-                let all = relink::link_what_the_kernel_takes(&program, &path, &path, &probes, None)?;
+                let all =
+                    relink::link_what_the_kernel_takes(&program, &path, &path, &probes, None)?;
                 links.extend(all.link);
                 refused = all.refused;
             }

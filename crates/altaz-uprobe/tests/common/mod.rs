@@ -8,7 +8,9 @@
 
 use altaz_bpf::{ActiveFilter, TaskFilter};
 use altaz_symbols::Binary;
-use altaz_uprobe::{Armed, Method, Options, Points, ProbedFile, SelfTest, UprobeError, probe_points};
+use altaz_uprobe::{
+    Armed, Method, Options, Points, ProbedFile, SelfTest, UprobeError, probe_points,
+};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

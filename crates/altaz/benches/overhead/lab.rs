@@ -256,7 +256,11 @@ impl<'a> Service<'a> {
                 return true;
             }
             if begin.elapsed() >= ARMED {
-                eprintln!("{} is still being armed after {} s; altaz says: {said}", self.name, ARMED.as_secs());
+                eprintln!(
+                    "{} is still being armed after {} s; altaz says: {said}",
+                    self.name,
+                    ARMED.as_secs()
+                );
                 return false;
             }
             std::thread::sleep(Duration::from_millis(500));

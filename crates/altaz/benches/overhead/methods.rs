@@ -145,26 +145,27 @@ fn with_altaz(
          [ $code = 0 ] || [ $code = 4 ] || [ $code = 130 ]",
         target = service.target,
     );
-    let ((average, armed, pairs, converged_at, all_armed), _) = service.lab().armed(&script, || {
-        let begin = Instant::now();
-        let average = average.map(|time| service.speed(time)).transpose()?;
-        let all_armed = service.until_armed(disarm)?;
-        let converged_at = begin.elapsed();
-        // With pauses each slice of them is one more measurement of this.
-        let time = if times.pairs > 0 { times.slice } else { times.converged };
-        let armed = service.speed(time)?;
-        let mut pairs = Vec::new();
-        if times.pairs > 0 {
-            let mut before = service.speed_in_pause(times.slice)?;
-            for _ in 0..times.pairs {
-                let with = service.speed(times.slice)?;
-                let after = service.speed_in_pause(times.slice)?;
-                pairs.push(Pair { with, without: (before, after) });
-                before = after;
+    let ((average, armed, pairs, converged_at, all_armed), _) =
+        service.lab().armed(&script, || {
+            let begin = Instant::now();
+            let average = average.map(|time| service.speed(time)).transpose()?;
+            let all_armed = service.until_armed(disarm)?;
+            let converged_at = begin.elapsed();
+            // With pauses each slice of them is one more measurement of this.
+            let time = if times.pairs > 0 { times.slice } else { times.converged };
+            let armed = service.speed(time)?;
+            let mut pairs = Vec::new();
+            if times.pairs > 0 {
+                let mut before = service.speed_in_pause(times.slice)?;
+                for _ in 0..times.pairs {
+                    let with = service.speed(times.slice)?;
+                    let after = service.speed_in_pause(times.slice)?;
+                    pairs.push(Pair { with, without: (before, after) });
+                    before = after;
+                }
             }
-        }
-        Ok((average, armed, pairs, converged_at, all_armed))
-    })?;
+            Ok((average, armed, pairs, converged_at, all_armed))
+        })?;
     let profile = profile(service)?;
     let windows = &profile.manifest.windows;
     let lost = windows.iter().map(|w| w.lost_events).sum();

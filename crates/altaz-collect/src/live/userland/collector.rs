@@ -289,9 +289,8 @@ impl Collector {
             }
         };
         let used = own.as_ref().unwrap_or(filter);
-        let armed =
-            Armed::attach(file, &points, &self.proof, used, self.alone, &self.roots.sys)
-                .map_err(|e| words(&e))?;
+        let armed = Armed::attach(file, &points, &self.proof, used, self.alone, &self.roots.sys)
+            .map_err(|e| words(&e))?;
         let left_out = points.left_out.iter().chain(armed.left_out());
         self.left_out.extend(summary(path, layer, left_out));
         let number = FileNumber(u32::try_from(self.files.len()).unwrap_or(u32::MAX));
