@@ -147,9 +147,15 @@ impl Step {
         if let Some(bar) = &self.bar {
             bar.set_position(done);
         } else if let Some(total) = self.total.filter(|t| *t > 0) {
-            let left = self.begin.elapsed().as_secs_f64() * (total.saturating_sub(done)) as f64
-                / done.max(1) as f64;
-            self.sparse(&format!("{done} of {total}, about {} left", in_words(left)));
+            self.sparse(&match done {
+                // Some loads say how far they are at their end only.
+                0 => format!("0 of {total}"),
+                _ => {
+                    let ahead = total.saturating_sub(done) as f64 / done as f64;
+                    let left = self.begin.elapsed().as_secs_f64() * ahead;
+                    format!("{done} of {total}, about {} left", in_words(left))
+                }
+            });
         }
     }
 
