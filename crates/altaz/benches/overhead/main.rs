@@ -34,6 +34,9 @@ use methods::{Method, Times};
 /// altaz's cost from its first second is averaged over this time: part of the promise.
 const AVERAGE: Duration = Duration::from_secs(30);
 
+/// A method is gone, and code that it had patched is translated anew, after this long.
+const TAKEN_DOWN: Duration = Duration::from_secs(5);
+
 /// How long to measure, and with what.
 struct Plan {
     rounds: u32,
@@ -135,6 +138,8 @@ fn measure(service: &Service<'_>, plan: &Plan, rounds: u32, others: u32) -> Resu
         let mut before = service.speed(plan.times.slice)?;
         for method in plan.methods(round, others) {
             let with = methods::watch(service, method, &plan.times)?;
+            // What a method leaves to be taken down by the kernel is not what the service does without it.
+            std::thread::sleep(TAKEN_DOWN);
             let after = service.speed(plan.times.slice)?;
             let average = with.average.map_or(String::new(), |s| format!("{:.0} then ", s.per_s));
             eprintln!(
