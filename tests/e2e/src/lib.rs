@@ -11,6 +11,23 @@ pub mod recorded;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+/// What the processor was doing when a function of the kernel was entered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum During {
+    /// A system call, page fault or start of the service, outside interrupts.
+    Service,
+    /// A hardware interrupt.
+    Interrupt,
+    /// A softirq.
+    Softirq,
+    /// The idle task.
+    Idle,
+    /// A kernel thread.
+    KernelThread,
+    /// Another program of the lab.
+    OtherTask,
+}
+
 /// Root of the repository.
 pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()

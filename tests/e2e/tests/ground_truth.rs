@@ -11,9 +11,9 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use altaz_e2e::{command, repository};
+use altaz_e2e::{During, command, repository};
 use altaz_profile::{Layer, Phase, Profile};
-use function_trace::{During, TracedLab};
+use function_trace::TracedLab;
 use serde_json::Value;
 
 /// Requests of the recording; one window of it holds ten.

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use altaz_e2e::During;
 use altaz_profile::{Context, Layer};
 
-use crate::observe::{During, Key, Observed, kernel_keys};
+use crate::observe::{Key, Observed, kernel_keys};
 
 /// Windows of the exact recording below which a function is rare: another recording of the same length
 /// may well be without it.

@@ -14,6 +14,7 @@ use altaz_collect::exact::build::{self, Built};
 use altaz_collect::exact::naming::{CodeImage, KernelCode, Names, Sources, VDSO};
 use altaz_collect::exact::recording::Purpose;
 use altaz_deploy::{LoadKind, ServiceSpec, deployments};
+use altaz_e2e::During;
 use altaz_e2e::live::record_until_told;
 use altaz_lab::protocol::RequestBody;
 use altaz_lab::{LabVm, NetNs, places};
@@ -33,23 +34,6 @@ const ADDRESS: IpAddr = IpAddr::V4(places::SERVICE_ADDRESS);
 
 /// A function of the kernel: binary (`kernel` or `[module]`) and offset, as units have them.
 pub type Key = (Arc<str>, u64);
-
-/// What the processor was doing when a function was entered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum During {
-    /// A task of the service, outside interrupts.
-    Service,
-    /// A hardware interrupt.
-    Interrupt,
-    /// A softirq.
-    Softirq,
-    /// The idle task.
-    Idle,
-    /// A kernel thread.
-    KernelThread,
-    /// Another program.
-    OtherTask,
-}
 
 /// The functions that the kernel's tracer can see.
 #[derive(Debug, Default)]

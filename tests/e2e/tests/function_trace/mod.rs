@@ -7,6 +7,7 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use altaz_e2e::During;
 use altaz_e2e::lab::{lab_image, service, start_processes};
 use altaz_lab::{BootOptions, LabVm, NetNs};
 use altaz_testkit::tracing_stats;
@@ -15,23 +16,6 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// No script takes longer.
 const TIMEOUT: Option<Duration> = Some(Duration::from_secs(120));
 const TRACING: &str = "/sys/kernel/tracing";
-
-/// What the processor was doing when a function was entered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum During {
-    /// A system call, page fault or start of the service.
-    Service,
-    /// A hardware interrupt.
-    Interrupt,
-    /// A softirq.
-    Softirq,
-    /// Nothing: the idle task.
-    Idle,
-    /// A kernel thread.
-    KernelThread,
-    /// Another program of the lab.
-    OtherTask,
-}
 
 /// What the function tracer saw.
 #[derive(Debug, Default)]
