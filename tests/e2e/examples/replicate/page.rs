@@ -89,6 +89,13 @@ pub fn write(rows: &[Row], json_path: &Path) -> Result<()> {
                     cells[0] = m.published.to_string();
                     cells[1] = format!("{}, {}", m.events, m.overrun);
                     cells[2] = format!("{} ({})", m.live, m.live_lost);
+                    if m.failed != (0, 0) {
+                        reasons.push(format!(
+                            "- {service} in {deployment}: {} requests while altaz watched, {} while the published \
+                             method did",
+                            m.failed.0, m.failed.1
+                        ));
+                    }
                 }
                 Err(why) => {
                     cells[..3].fill("failed".to_owned());
@@ -107,6 +114,8 @@ pub fn write(rows: &[Row], json_path: &Path) -> Result<()> {
                 "exact": row.exact.as_ref().ok(),
                 "live": measured.map(|m| m.live), "live_lost": measured.map(|m| m.live_lost),
                 "published_method": measured.map(|m| m.published),
+                "live_failed_requests": measured.map(|m| m.failed.0),
+                "published_method_failed_requests": measured.map(|m| m.failed.1),
                 "events": measured.map(|m| m.events), "overrun": measured.map(|m| m.overrun),
             }));
         }

@@ -35,6 +35,9 @@ pub struct Measured {
     pub events: u64,
     /// The latter.
     pub overrun: u64,
+    /// Requests that failed while the live instrument watched, and while the published method did: a service that is
+    /// slowed down many times drops some.
+    pub failed: (u64, u64),
 }
 
 /// Boots, starts, records.
@@ -58,11 +61,12 @@ pub fn run(
     let check = ReadyCheck::of(spec, ADDRESS);
     in_netns(parts, || wait_ready(&check, &|| None).map(drop).map_err(|e| e.to_string()))?;
     load(parts, spec, WARM_UP)?;
-    let (live, live_lost) = live(parts, spec, vm)?;
-    let (published, events, overrun) = published(parts, spec, vm)?;
+    let (live, live_lost, live_failed) = live(parts, spec, vm)?;
+    let ((published, events, overrun), published_failed) = published(parts, spec, vm)?;
     let (_, off) = session.finish();
     off?;
-    Ok(Measured { live, live_lost, published, events, overrun })
+    let failed = (live_failed, published_failed);
+    Ok(Measured { live, live_lost, published, events, overrun, failed })
 }
 
 fn in_netns<T: Send>(
@@ -80,13 +84,16 @@ fn in_netns<T: Send>(
     Ok(done.map_err(|_| "a thread died")??)
 }
 
-fn load(parts: &Parts<'_>, spec: &ServiceSpec, requests: u64) -> Result<()> {
+/// Sends so many requests; how many of them failed, which must not be all.
+fn load(parts: &Parts<'_>, spec: &ServiceSpec, requests: u64) -> Result<u64> {
     let load = ServiceLoad::new(spec, ADDRESS, requests, None);
     in_netns(parts, move || {
         let report = load.run(&|| None, &|_| ()).map_err(|e| e.to_string())?;
         match report.error_summary() {
-            Some(errors) if report.error_count() > 0 => Err(format!("requests failed: {errors}")),
-            _ => Ok(()),
+            Some(errors) if report.error_count() >= requests => {
+                Err(format!("all requests failed: {errors}"))
+            }
+            _ => Ok(report.error_count()),
         }
     })
 }
@@ -103,11 +110,11 @@ done
 [ -n \"$pids\" ] || { echo 'no process of the deployment was found' >&2; exit 1; }
 ";
 
-fn live(parts: &Parts<'_>, spec: &ServiceSpec, vm: &LabVm) -> Result<(u64, u64)> {
+fn live(parts: &Parts<'_>, spec: &ServiceSpec, vm: &LabVm) -> Result<(u64, u64, u64)> {
     let script = format!("{PIDS}\nset -- $pids\n{}", record_until_told(ALTAZ, "--pid $1", 120));
     let run = || load(parts, spec, spec.load.requests);
-    let (loaded, _) = vm.script_while(&script, TIMEOUT, run)?;
-    loaded?;
+    let (failed, _) = vm.script_while(&script, TIMEOUT, run)?;
+    let failed = failed?;
     let dir = tempfile::tempdir()?;
     let local = dir.path().join("live.altaz");
     std::fs::write(&local, vm.get_file("/tmp/live.altaz")?)?;
@@ -120,11 +127,11 @@ fn live(parts: &Parts<'_>, spec: &ServiceSpec, vm: &LabVm) -> Result<(u64, u64)>
         .map(|u| (u.binary.clone(), u.offset))
         .collect();
     let lost = profile.manifest.windows.iter().map(|w| w.lost_events).sum();
-    Ok((functions.len() as u64, lost))
+    Ok((functions.len() as u64, lost, failed))
 }
 
 /// The published method, as it was described.
-fn published(parts: &Parts<'_>, spec: &ServiceSpec, vm: &LabVm) -> Result<(u64, u64, u64)> {
+fn published(parts: &Parts<'_>, spec: &ServiceSpec, vm: &LabVm) -> Result<((u64, u64, u64), u64)> {
     let script = format!(
         "{PIDS}
          for p in $pids; do taskset -a -c -p 0 $p >/dev/null 2>&1; done
@@ -143,9 +150,10 @@ fn published(parts: &Parts<'_>, spec: &ServiceSpec, vm: &LabVm) -> Result<(u64, 
          echo nop >current_tracer"
     );
     let run = || load(parts, spec, spec.load.requests);
-    let (loaded, said) = vm.script_while(&script, TIMEOUT, run)?;
-    loaded?;
-    parse(&said).ok_or_else(|| format!("the trace was not understood: {said}").into())
+    let (failed, said) = vm.script_while(&script, TIMEOUT, run)?;
+    let failed = failed?;
+    let trace = parse(&said).ok_or_else(|| format!("the trace was not understood: {said}"))?;
+    Ok((trace, failed))
 }
 
 /// Unique functions, events that were kept and events that were overwritten.
