@@ -132,6 +132,11 @@ pub trait Running: Send {
     fn reachable(&self) -> Vec<Reachable> {
         Vec::new()
     }
+    /// Processes that the deployment started and that are not the service's: another tenant's, and whatever waits
+    /// outside of the service's sandbox. What they may do is not what the service may.
+    fn bystanders(&self) -> Vec<u32> {
+        Vec::new()
+    }
     /// What a reader of the profile must know: workarounds that were applied, one sentence each.
     fn notes(&self) -> Vec<String> {
         Vec::new()

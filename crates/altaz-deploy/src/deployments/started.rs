@@ -132,6 +132,11 @@ impl Running for Started {
         reach::survey(format!("/proc/{pid}").as_ref())
     }
 
+    fn bystanders(&self) -> Vec<u32> {
+        let maker = (self.service == ServiceIs::ItsChild).then(|| self.child.pid());
+        self.neighbour.iter().map(|n| n.child.pid()).chain(maker).collect()
+    }
+
     fn notes(&self) -> Vec<String> {
         self.notes.clone()
     }

@@ -23,10 +23,10 @@ pub(super) struct Service {
 /// KVM's device, which lists the registers that it handles.
 const KVM: &str = "/dev/kvm";
 
-/// Reads filters and posture of everything that runs here, and asks a sentry what it implements. What
+/// Reads filters and posture of everything that runs here but these processes, and asks a sentry what it implements. What
 /// cannot be read is a note and no failure: the counts stand without it.
-fn permissions(counts: &mut Counts) {
-    let survey = match survey(&Roots::here(), &[1, std::process::id()]) {
+fn permissions(counts: &mut Counts, leave_out: &[u32]) {
+    let survey = match survey(&Roots::here(), leave_out) {
         Ok(survey) => survey,
         Err(e) => {
             counts.notes.push(format!("what the processes may do is not known: {e}"));
@@ -128,7 +128,9 @@ impl Service {
         };
         let mut counts = counter.read().map_err(io::Error::other)?;
         counts.look(TRACEFS.as_ref(), &LabEnv::default().run, KVM.as_ref());
-        permissions(&mut counts);
+        let mut leave_out = vec![1, std::process::id()];
+        leave_out.extend(self.running.iter().flat_map(|running| running.bystanders()));
+        permissions(&mut counts, &leave_out);
         Ok(serde_json::to_value(counts)?)
     }
 }
