@@ -42,6 +42,18 @@ impl Ratio {
         Some(Self { mean: mean.exp(), interval, n })
     }
 
+    /// What [`Figures::json`] put under this key.
+    pub fn read(keys: &Value, key: &str) -> Option<Self> {
+        let interval = keys[format!("{key}_interval")].as_array();
+        let end = |i: usize| interval?.get(i)?.as_f64();
+        let n = keys[format!("{key}_n")].as_u64()?;
+        Some(Self {
+            mean: keys[key].as_f64()?,
+            interval: end(0).zip(end(1)),
+            n: usize::try_from(n).ok()?,
+        })
+    }
+
     /// Its lower end.
     pub fn low(&self) -> Option<f64> {
         self.interval.map(|i| i.0)
@@ -208,35 +220,44 @@ impl Figures {
         }
         out
     }
+}
 
-    /// Rows of a Markdown table.
-    pub fn rows(&self) -> Vec<[String; 4]> {
-        let mut rows = Vec::new();
-        for method in Method::ALL {
-            let lost = self.events(method).0;
-            let lost = match self.lost_share(method) {
-                _ if method == Method::Strace => "–".to_owned(),
-                Some(share) if lost > 0 => format!("{} ({:.1} %)", thousands(lost), share * 100.0),
-                Some(_) => "0".to_owned(),
-                None => "–".to_owned(),
-            };
-            let mut row = |what: String, ratio: Option<Ratio>, cpu: Option<Ratio>, lost: &str| {
-                if let Some(ratio) = ratio {
-                    let cpu = cpu.map_or("–".to_owned(), |r| format!("{:.2}", r.mean));
-                    rows.push([what, ratio.text(), cpu, lost.to_owned()]);
-                }
-            };
-            let words = method.words();
-            if method.converges() {
-                row(format!("{words}, first 30 s"), self.average(method), None, "–");
-                let after = if self.all_armed(method) { "after that" } else { "still arming" };
-                row(format!("{words}, {after}"), self.armed(method), self.cpu(method), &lost);
-            } else {
-                row(words.to_owned(), self.armed(method), self.cpu(method), &lost);
+/// Rows of a Markdown table, of the keys of one service.
+pub fn rows(keys: &Value) -> Vec<[String; 5]> {
+    let mut rows = Vec::new();
+    for method in Method::ALL {
+        let (key, words) = (method.key(), method.words());
+        let number = |name: &str| keys[format!("{key}_{name}")].as_f64();
+        let lost = match (number("lost_events"), number("lost_share")) {
+            (Some(_), _) if method == Method::Strace => "–".to_owned(),
+            (Some(lost), Some(share)) if lost > 0.0 => {
+                format!("{} ({:.1} %)", thousands(lost as u64), share * 100.0)
             }
+            (Some(_), Some(_)) => "0".to_owned(),
+            _ => "–".to_owned(),
+        };
+        let cpu = number("cpu_ratio").map_or("–".to_owned(), |r| format!("{r:.2}"));
+        let mut row = |what: String, name: &str, cpu: &str, lost: &str| {
+            let (ratio, n) = match Ratio::read(keys, &format!("{key}_{name}")) {
+                Some(ratio) => (ratio.text(), ratio.n.to_string()),
+                None => ("not measured".to_owned(), "0".to_owned()),
+            };
+            rows.push([what, ratio, n, cpu.to_owned(), lost.to_owned()]);
+        };
+        match method {
+            Method::Altaz => {
+                row(format!("{words}, first 30 s"), "average_ratio", "–", "–");
+                row(format!("{words}, after that"), "converged_ratio", &cpu, &lost);
+            }
+            Method::AltazUserland => {
+                let all = keys[format!("{key}_all_armed")] != false;
+                let after = if all { "after that" } else { "still arming" };
+                row(format!("{words}, {after}"), "converged_ratio", &cpu, &lost);
+            }
+            _ => row(words.to_owned(), "ratio", &cpu, &lost),
         }
-        rows
     }
+    rows
 }
 
 /// 1234567 as `1,234,567`.
@@ -253,8 +274,8 @@ pub fn thousands(n: u64) -> String {
 }
 
 /// A Markdown table.
-pub fn table(head: [&str; 4], rows: &[[String; 4]]) -> String {
-    let mut out = format!("| {} |\n|---|---|---|---|\n", head.join(" | "));
+pub fn table(head: [&str; 5], rows: &[[String; 5]]) -> String {
+    let mut out = format!("| {} |\n|---|---|---|---|---|\n", head.join(" | "));
     for row in rows {
         out.push_str(&format!("| {} |\n", row.join(" | ")));
     }

@@ -19,7 +19,7 @@ use altaz_lab::{BootOptions, InputFile, LabImage, LabVm, NetNs, ServiceImage, pl
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
 /// No script of the lab takes longer, and nothing is measured for longer.
-const TIMEOUT: Option<Duration> = Some(Duration::from_secs(600));
+const TIMEOUT: Option<Duration> = Some(Duration::from_secs(1200));
 /// Where altaz is in the lab.
 pub const ALTAZ: &str = "/usr/local/bin/altaz";
 /// Connections to the web service: it has two workers.

@@ -12,8 +12,9 @@
 //! Needs the lab. `ALTAZ_BENCH_OVERHEAD_ROUNDS` (2), of which `ALTAZ_BENCH_OTHERS_ROUNDS` (1) measure
 //! others than altaz, `ALTAZ_BENCH_WEB_ROUNDS` (1), `ALTAZ_BENCH_SLICE` (5 s), `ALTAZ_BENCH_CONVERGED` (10 s),
 //! `ALTAZ_BENCH_PAUSES` (4: slices under converged altaz in each round, each between two of its pauses);
-//! `ALTAZ_BENCH_METHODS` names the methods by their keys (all). Writes `target/bench/overhead.json`, and
-//! `docs/overhead.md` when all methods were measured.
+//! `ALTAZ_BENCH_METHODS` names the methods by their keys (all). Writes `target/bench/overhead.json`,
+//! in which a service that is not measured this time (no rounds) keeps its figures, and `docs/overhead.md` from it once
+//! redis was measured under every method.
 
 mod figures;
 mod lab;
@@ -27,10 +28,13 @@ use altaz_lab::{BuildOptions, Interrupt, LabImage, Recipe, ServiceImage, cache_d
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
-use figures::{Bracketed, ByService, Figures};
+use figures::{Bracketed, ByService, Figures, Ratio};
 use lab::{Lab, Service};
 use methods::{Method, Times};
 
+/// The services, as their results are called.
+const REDIS: &str = "redis";
+const WEB: &str = "web";
 /// altaz's cost from its first second is averaged over this time: part of the promise.
 const AVERAGE: Duration = Duration::from_secs(30);
 
@@ -110,7 +114,7 @@ fn main() -> Result<()> {
     if plan.rounds > 0 {
         let redis = lab.redis()?;
         all.insert(redis.name, measure(&redis, &plan, plan.rounds, plan.others_rounds)?);
-        write_json(&all, begin.elapsed(), &target)?;
+        write_json(&all, &target)?;
         redis.stop()?;
     }
     if plan.web_rounds > 0 {
@@ -119,7 +123,7 @@ fn main() -> Result<()> {
         web.stop()?;
     }
     lab.poweroff()?;
-    report(&plan, &all, begin.elapsed(), &target, &repository)
+    report(&all, begin.elapsed(), &target, &repository)
 }
 
 /// The build's directory, two levels above this program (`target/release/deps`).
@@ -162,110 +166,102 @@ fn measure(service: &Service<'_>, plan: &Plan, rounds: u32, others: u32) -> Resu
     Ok(figures)
 }
 
-/// The figures so far, as `target/bench/overhead.json`.
-fn write_json(all: &ByService, took: Duration, target: &Path) -> Result<PathBuf> {
-    let mut json = json!({ "schema": "altaz.overhead/1", "seconds": took.as_secs() });
+/// Puts the figures into `target/bench/overhead.json`. A service that was not measured this time keeps those that it
+/// has there: each is a run of its own.
+fn write_json(all: &ByService, target: &Path) -> Result<(PathBuf, Value)> {
+    let path = target.join("bench/overhead.json");
+    let earlier = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
+    let mut json: Value = earlier.unwrap_or_else(|| json!({}));
+    json["schema"] = "altaz.overhead/1".into();
     for (name, figures) in all {
         let keys = figures.json();
         // redis is the one of the promise: its keys have no prefix.
-        if *name == "redis" {
-            json.as_object_mut().context("an object")?.extend(keys);
+        if *name == REDIS {
+            let web = json[WEB].take();
+            json = Value::Object(keys);
+            json["schema"] = "altaz.overhead/1".into();
+            if !web.is_null() {
+                json[WEB] = web;
+            }
         } else {
             json[*name] = Value::Object(keys);
         }
     }
-    let path = target.join("bench/overhead.json");
     std::fs::create_dir_all(target.join("bench"))?;
     std::fs::write(&path, serde_json::to_string_pretty(&json)? + "\n")?;
-    Ok(path)
+    Ok((path, json))
 }
 
-fn report(
-    plan: &Plan,
-    all: &ByService,
-    took: Duration,
-    target: &Path,
-    repository: &Path,
-) -> Result<()> {
-    let path = write_json(all, took, target)?;
-    println!("\n{}", tables(all));
+fn report(all: &ByService, took: Duration, target: &Path, repository: &Path) -> Result<()> {
+    let (path, json) = write_json(all, target)?;
+    println!("\n{}", tables(&json));
     println!("written to {} after {} s", path.display(), took.as_secs());
-    let whole = plan.methods == Method::ALL && all.len() == 2;
-    if whole {
-        std::fs::write(repository.join("docs/overhead.md"), page(plan, all))?;
+    // The whole promise, at least.
+    if figures::rows(&json).iter().all(|row| row[2] != "0") {
+        std::fs::write(repository.join("docs/overhead.md"), page(&json))?;
     }
-    let broken = all.get("redis").map(figures::broken).unwrap_or_default();
+    let broken = all.get(REDIS).map(figures::broken).unwrap_or_default();
     if !broken.is_empty() {
         bail!("not as promised: {}", broken.join("; "));
     }
     Ok(())
 }
 
-/// A table for each service.
-fn tables(all: &ByService) -> String {
+/// A table for each service that was measured.
+fn tables(json: &Value) -> String {
     let mut out = String::new();
-    for (name, figures) in all {
-        let what = match *name {
-            "redis" => "redis SET, 50 clients, no pipelining",
-            _ => "the web demo, two requests at a time",
-        };
-        let speed = figures.unmeasured().map_or(0.0, |r| r.mean);
-        out.push_str(&format!("### {what}\n\nUnmeasured: {speed:.0} requests/s.\n\n"));
-        let head =
-            ["watched by", "throughput to unmeasured (95 %)", "CPU of a request", "events lost"];
-        out.push_str(&figures::table(head, &figures.rows()));
+    for (keys, what) in [
+        (json, "redis SET, 50 clients, no pipelining"),
+        (&json[WEB], "the web demo, two requests at a time"),
+    ] {
+        let Some(speed) = Ratio::read(keys, "unmeasured_per_s") else { continue };
+        out.push_str(&format!("### {what}\n\nUnmeasured: {:.0} requests/s.\n\n", speed.mean));
+        let head = [
+            "watched by",
+            "throughput to unmeasured (95 %)",
+            "measurements",
+            "CPU of a request",
+            "events lost",
+        ];
+        out.push_str(&figures::table(head, &figures::rows(keys)));
         out.push('\n');
     }
     out
 }
 
 /// The page of the documentation.
-fn page(plan: &Plan, all: &ByService) -> String {
-    let pause = all.get("redis").and_then(Figures::pause);
-    let disturbed = all.get("redis").and_then(Figures::disturbance);
-    let disturbed = disturbed.and_then(|r| r.interval).map_or(String::new(), |(low, high)| {
-        format!(
-            "Two slices without any method on either side of a measurement had a ratio of {low:.3} to \
-             {high:.3} (95 % interval of the mean): what the machine did by itself.\n"
-        )
-    });
+fn page(json: &Value) -> String {
+    let ratio = |key: &str| Ratio::read(json, key).map_or("–".to_owned(), |r| r.text());
     format!(
         "# What watching costs\n\n\
          Written by `make bench`; the figures with their intervals are in `target/bench/overhead.json` after it.\n\n\
-         One lab (two emulated processors, Debian's kernel). Throughput at full speed, each measurement \
-         between two slices of {slice} s without any method and taken as a ratio to their geometric mean; \
-         redis in {rounds} rounds ({others} for methods other than altaz), the web demo in {web}; every other \
-         round in the opposite order. Intervals are Student's t on the logarithms; a single round has none. \
-         Converged `altaz record` without userland functions is measured in {pairs} slices a round, each between two in \
-         which it pauses: altaz halted, and every breakpoint of the tracer out of the kernel's text \
-         (`kernel.ftrace_enabled=0`), which is taken for unmeasured{pause}. \
-         The lab runs on {threads}.\n\n\
+         Debian's kernel in the lab on two emulated processors, a lab for each service or one for both. Throughput at \
+         full speed, each measurement between two slices without any method and taken as a ratio to their geometric \
+         mean; every other round in the opposite order. Intervals are Student's t on the logarithms; a single \
+         measurement has none. Converged `altaz record` without userland functions is measured in slices each between two \
+         in which it pauses: altaz halted, and every breakpoint of the tracer out of the kernel's text \
+         (`kernel.ftrace_enabled=0`), which is taken for unmeasured (on redis, throughput in pauses to that before and \
+         after altaz: {pause}). The lab runs on {threads}.\n\n\
          The rows of other methods leave out the seconds in which they start; `altaz record` is also measured \
          from its first instant, its own start and calibration included. Time in which the lab's processors had to \
-         wait for one of the host ({stolen:.0} % in the median slice without a method) is left out, as a \
+         wait for one of the host ({stolen:.0} % in the median slice of redis without a method) is left out, as a \
          hypervisor's steal time. CPU of a request is the processor \
          time of the whole machine (service, load and method) for a request, over that without.\n\n\
-         {disturbed}\n{tables}\
+         Two slices of redis without any method on either side of a measurement had a ratio of {disturbed} (mean and \
+         95 % interval): what the machine did by itself.\n\n{tables}\
          function_graph is used as published: default buffer, the service's tasks by `set_ftrace_pid`, the \
          buffer read at the end. Its events, and those of trace-cmd, are counted by the kernel \
          (`per_cpu/*/stats`). strace and bpftrace count system calls alone and see no kernel function; \
          bpftrace counts those of the whole machine, in a map, and loses none.\n",
-        stolen = all.get("redis").map_or(0.0, Figures::stolen) * 100.0,
-        slice = plan.times.slice.as_secs(),
-        pairs = plan.times.pairs,
-        pause = pause.map_or(String::new(), |r| format!(
-            " (throughput in pauses to that before and after altaz: {})",
-            r.text()
-        )),
+        pause = ratio("pause_to_unmeasured"),
+        disturbed = ratio("unmeasured_after_to_before"),
+        stolen = json["stolen_share"].as_f64().unwrap_or(0.0) * 100.0,
         threads = match lab::in_turn() {
             true =>
                 "one thread of the host, which executes its two processors in turn, so that the service, its \
                 load and altaz share one processor: what altaz uses the service loses",
             false => "a thread of the host for each of its two processors",
         },
-        rounds = plan.rounds,
-        others = plan.others_rounds,
-        web = plan.web_rounds,
-        tables = tables(all),
+        tables = tables(json),
     )
 }
