@@ -75,13 +75,13 @@ fn options(progress: &mut dyn Progress) -> BuildOptions<'_> {
     BuildOptions { cache: cache_dir(), progress, interrupt: Interrupt::new() }
 }
 
-/// Starts a service in a lab that has its image, as plain processes.
+/// Starts a service in a lab that has its image, in a deployment (`process`: as plain processes).
 ///
 /// # Errors
 /// When it cannot be started within that time.
-pub fn start_processes(vm: &LabVm, spec: &ServiceSpec, within: Duration) -> Result<()> {
+pub fn start(vm: &LabVm, spec: &ServiceSpec, deployment: &str, within: Duration) -> Result<()> {
     let spec = serde_json::to_value(spec)?;
-    let body = RequestBody::DeployStart { deployment: "process".into(), spec };
+    let body = RequestBody::DeployStart { deployment: deployment.into(), spec };
     vm.call("start the service", body, &[], Some(within))?;
     Ok(())
 }

@@ -6,10 +6,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
+use altaz_deploy::boundary::Counts;
 use altaz_deploy::seccomp::syscall_name;
+use altaz_e2e::lab::{lab_image, service, start};
 use altaz_e2e::live::qemu_in_turn;
 use altaz_e2e::{Ran, altaz_program, command, repository};
+use altaz_lab::protocol::RequestBody;
+use altaz_lab::{BootOptions, LabVm, NetNs};
 use serde_json::{Value, json};
 
 const CASES: [&str; 4] = ["default", "unconfined", "system-service", "conditions"];
@@ -201,4 +206,36 @@ fn permitted_system_calls_are_those_that_a_program_in_the_container_can_make() {
         let called = of(name);
         assert!(called.passed > 0 && called.denied > 0, "{name}: {called:?}");
     }
+}
+
+/// Neither the neighbour's processes nor what waits outside of the sandbox has the sandbox's filter.
+#[test]
+#[ignore = "needs the lab"]
+fn a_hardened_login_may_what_its_sandbox_lets_through_whoever_else_is_on_the_machine() {
+    const MINUTE: Duration = Duration::from_secs(60);
+    let lab = lab_image(|_| ()).unwrap();
+    let (spec, image) = service(&repository().join("demo/web.toml"), |_| ()).unwrap();
+    let netns = NetNs::new().unwrap();
+    let mut boot = BootOptions::new(&netns);
+    boot.service_image = Some(&image);
+    let vm = LabVm::boot(&lab, boot).unwrap();
+    start(&vm, &spec, "login-hardened", 2 * MINUTE).unwrap();
+    let begin = Instant::now();
+    while !vm.script("ps -e", Some(MINUTE)).unwrap().contains("nginx") {
+        assert!(begin.elapsed() < 5 * MINUTE, "the service does not begin");
+    }
+    let neighbours = vm.script("ps -e -o user:20,comm", Some(MINUTE)).unwrap();
+    assert!(neighbours.contains("sleep") && neighbours.contains("bwrap"), "{neighbours}");
+
+    let call = |body| vm.call("count boundaries", body, &[], Some(2 * MINUTE)).unwrap().0;
+    call(RequestBody::BoundaryArm);
+    let counts: Counts = serde_json::from_value(call(RequestBody::BoundaryRead)).unwrap();
+    let programs: BTreeSet<&str> = counts.posture.iter().map(|p| p.comm.as_str()).collect();
+    assert!(programs.contains("nginx") && programs.contains("gunicorn"), "{programs:?}");
+    assert!(!programs.contains("sleep") && !programs.contains("bwrap"), "{programs:?}");
+    assert!(counts.posture.iter().all(|p| p.seccomp == "filter"), "{:?}", counts.posture);
+    let permitted = counts.permitted.iter().find(|p| p.boundary == "syscall").unwrap();
+    let may = |name: &str| permitted.entries.iter().any(|e| e.name == name);
+    assert!(may("read") && !may("kexec_load") && !may("init_module"), "{}", permitted.how);
+    vm.poweroff().unwrap();
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use altaz_e2e::During;
-use altaz_e2e::lab::{lab_image, service, start_processes};
+use altaz_e2e::lab::{lab_image, service, start};
 use altaz_lab::{BootOptions, LabVm, NetNs};
 use altaz_testkit::tracing_stats;
 
@@ -44,7 +44,7 @@ impl TracedLab {
         let mut boot = BootOptions::new(&netns);
         boot.service_image = Some(&image);
         let vm = LabVm::boot(&lab, boot).unwrap();
-        start_processes(&vm, &spec, MINUTE).unwrap();
+        start(&vm, &spec, "process", MINUTE).unwrap();
         let mut this =
             Self { vm, address: format!("10.77.0.10:{}", spec.service.port), service: 0 };
         let begin = Instant::now();
