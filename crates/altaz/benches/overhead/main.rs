@@ -214,7 +214,10 @@ fn tables(json: &Value) -> String {
         (json, "redis SET, 50 clients, no pipelining"),
         (&json[WEB], "the web demo, two requests at a time"),
     ] {
-        let Some(speed) = Ratio::read(keys, "unmeasured_per_s") else { continue };
+        let Some(speed) = Ratio::read(keys, "unmeasured_per_s") else {
+            out.push_str(&format!("### {what}\n\nNot measured.\n\n"));
+            continue;
+        };
         out.push_str(&format!("### {what}\n\nUnmeasured: {:.0} requests/s.\n\n", speed.mean));
         let head = [
             "watched by",
