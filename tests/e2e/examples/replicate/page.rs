@@ -5,7 +5,7 @@ use std::path::Path;
 
 use altaz_e2e::repository;
 use altaz_profile::{Context, Evidence, Layer, Phase, file, ops};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::Result;
 use crate::run::Measured;
@@ -68,7 +68,56 @@ const METHOD: &str = "\
 - No figure here is \"all code\": each is what 300 requests at 10/s traversed.
 ";
 
-/// Writes both, atomically enough for a page: whole or not.
+/// What is kept of a line: figures, and why there are none.
+fn kept(row: &Row, figure: u64) -> Value {
+    let measured = row.measured.as_ref().ok();
+    json!({
+        "service": row.service, "deployment": row.deployment, "published": figure,
+        "exact": row.exact.as_ref().ok(), "exact_error": row.exact.as_ref().err(),
+        "live": measured.map(|m| m.live), "live_lost": measured.map(|m| m.live_lost),
+        "published_method": measured.map(|m| m.published),
+        "events": measured.map(|m| m.events), "overrun": measured.map(|m| m.overrun),
+        "live_failed_requests": measured.map(|m| m.failed.0),
+        "published_method_failed_requests": measured.map(|m| m.failed.1),
+        "error": row.measured.as_ref().err(),
+    })
+}
+
+/// Cells of a line, and what must be said below the table.
+fn cells(row: &Value, reasons: &mut Vec<String>) -> [String; 4] {
+    let number = |key: &str| row[key].as_u64();
+    let shown = |key: &str| number(key).map_or("–".to_owned(), |n| n.to_string());
+    let name = format!(
+        "{} in {}",
+        row["service"].as_str().unwrap_or("–"),
+        row["deployment"].as_str().unwrap_or("–")
+    );
+    if let Some(why) = row["exact_error"].as_str() {
+        reasons.push(format!("- {name}, exact: {why}"));
+    }
+    let exact = shown("exact");
+    if let Some(why) = row["error"].as_str() {
+        reasons.push(format!("- {name}: {why}"));
+        return ["failed".to_owned(), "failed".to_owned(), "failed".to_owned(), exact];
+    }
+    let failed = ["live_failed_requests", "published_method_failed_requests"]
+        .map(|key| number(key).unwrap_or(0));
+    if failed != [0, 0] {
+        reasons.push(format!(
+            "- {name}: {} requests while altaz watched, {} while the published method did",
+            failed[0], failed[1]
+        ));
+    }
+    [
+        shown("published_method"),
+        format!("{}, {}", shown("events"), shown("overrun")),
+        format!("{} ({})", shown("live"), shown("live_lost")),
+        exact,
+    ]
+}
+
+/// Writes both, atomically enough for a page: whole or not. Lines that are not measured this time keep what an earlier
+/// run left in the JSON file: each is a lab of its own.
 pub fn write(rows: &[Row], json_path: &Path) -> Result<()> {
     let mut out = String::from(
         "# The published table, on the same work\n\n\
@@ -78,47 +127,24 @@ pub fn write(rows: &[Row], json_path: &Path) -> Result<()> {
          | service | deployment | published | published method here | its events: kept, overwritten | \
          altaz live (events lost) | altaz exact |\n|---|---|---|---|---|---|---|\n",
     );
+    let earlier: Vec<Value> = std::fs::read(json_path)
+        .ok()
+        .and_then(|text| serde_json::from_slice(&text).ok())
+        .unwrap_or_default();
     let mut reasons = Vec::new();
     let mut json_rows = Vec::new();
     for (service, deployment, figure) in PUBLISHED {
         let row = rows.iter().find(|r| r.service == service && r.deployment == deployment);
-        let mut cells = vec!["not run".to_owned(); 4];
-        if let Some(row) = row {
-            match &row.measured {
-                Ok(m) => {
-                    cells[0] = m.published.to_string();
-                    cells[1] = format!("{}, {}", m.events, m.overrun);
-                    cells[2] = format!("{} ({})", m.live, m.live_lost);
-                    if m.failed != (0, 0) {
-                        reasons.push(format!(
-                            "- {service} in {deployment}: {} requests while altaz watched, {} while the published \
-                             method did",
-                            m.failed.0, m.failed.1
-                        ));
-                    }
-                }
-                Err(why) => {
-                    cells[..3].fill("failed".to_owned());
-                    reasons.push(format!("- {service} in {deployment}: {why}"));
-                }
-            }
-            match &row.exact {
-                Ok(n) => cells[3] = n.to_string(),
-                Err(why) => {
-                    reasons.push(format!("- {service} in {deployment}, exact: {why}"));
-                }
-            }
-            let measured = row.measured.as_ref().ok();
-            json_rows.push(json!({
-                "service": service, "deployment": deployment, "published": figure,
-                "exact": row.exact.as_ref().ok(),
-                "live": measured.map(|m| m.live), "live_lost": measured.map(|m| m.live_lost),
-                "published_method": measured.map(|m| m.published),
-                "live_failed_requests": measured.map(|m| m.failed.0),
-                "published_method_failed_requests": measured.map(|m| m.failed.1),
-                "events": measured.map(|m| m.events), "overrun": measured.map(|m| m.overrun),
-            }));
-        }
+        let left = || {
+            let it = |row: &&Value| row["service"] == service && row["deployment"] == deployment;
+            earlier.iter().find(it).cloned()
+        };
+        let row = row.map(|row| kept(row, figure)).or_else(left);
+        let cells = match &row {
+            Some(row) => cells(row, &mut reasons),
+            None => [const { "not run" }; 4].map(str::to_owned),
+        };
+        json_rows.extend(row);
         let cells = cells.join(" | ");
         let _ = writeln!(out, "| {service} | {deployment} | {figure} | {cells} |");
     }

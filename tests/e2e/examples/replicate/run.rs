@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use altaz::compare::session::Parts;
 use altaz::load::{ReadyCheck, ServiceLoad, wait_ready};
-use altaz_deploy::ServiceSpec;
+use altaz_deploy::{ServiceSpec, deployments};
 use altaz_e2e::live::record_until_told;
 use altaz_lab::protocol::RequestBody;
 use altaz_lab::qemu::Accel;
@@ -20,6 +20,8 @@ use crate::Result;
 const ALTAZ: &str = "/usr/local/bin/altaz";
 const TIMEOUT: Option<Duration> = Some(Duration::from_secs(600));
 const ADDRESS: IpAddr = IpAddr::V4(places::SERVICE_ADDRESS);
+/// One thread for all processors makes a guest slow.
+const IN_TURN: u32 = 2;
 /// Requests before anything counts.
 const WARM_UP: u64 = 20;
 
@@ -62,7 +64,9 @@ pub fn run(
     if let Some(why) = answer.get("unavailable") {
         return Err(format!("not available: {why}").into());
     }
-    let check = ReadyCheck::of(spec, ADDRESS);
+    let mut check = ReadyCheck::of(spec, ADDRESS);
+    let patience = deployments::by_name(deployment).map_or(1, |d| d.patience());
+    check.timeout = check.timeout.saturating_mul(IN_TURN * patience);
     in_netns(parts, || wait_ready(&check, &|| None).map(drop).map_err(|e| e.to_string()))?;
     load(parts, spec, WARM_UP)?;
     let (live, live_lost, live_failed) = live(parts, spec, vm)?;
