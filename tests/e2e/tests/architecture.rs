@@ -69,6 +69,8 @@ fn metadata() -> Value {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = command(cargo)
         .args(["metadata", "--format-version", "1", "--locked", "--offline"])
+        // Packages of other platforms were never downloaded where nothing but this was built.
+        .args(["--filter-platform", &format!("{}-unknown-linux-gnu", std::env::consts::ARCH)])
         .current_dir(repository())
         .output()
         .unwrap();
