@@ -43,7 +43,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         (file, binary, points, parsed, started.elapsed())
     };
     let arm = |method, file, points: &Points| {
-        Armed::attach_by(method, file, points, &proof, &filter, Path::new("/sys")).unwrap()
+        Armed::attach_by(method, file, points, &proof, &filter, None, Path::new("/sys")).unwrap()
     };
 
     let dir = tempfile::tempdir()?;

@@ -93,25 +93,14 @@ impl Armed {
         process: Option<u32>,
         sys: &Path,
     ) -> Result<Self, UprobeError> {
-        Self::attach_with(Method::best(), file, points, proof, filter, process, sys)
+        Self::attach_by(Method::best(), file, points, proof, filter, process, sys)
     }
 
-    /// Like [`attach`](Self::attach), by a given method and in all processes.
+    /// Like [`attach`](Self::attach), by a given method.
     ///
     /// # Errors
     /// Also when the kernel does not know the method.
     pub fn attach_by(
-        method: Method,
-        file: ProbedFile,
-        points: &Points,
-        proof: &SelfTest,
-        filter: &ActiveFilter,
-        sys: &Path,
-    ) -> Result<Self, UprobeError> {
-        Self::attach_with(method, file, points, proof, filter, None, sys)
-    }
-
-    fn attach_with(
         method: Method,
         file: ProbedFile,
         points: &Points,

@@ -8,9 +8,7 @@
 
 use altaz_bpf::{ActiveFilter, TaskFilter};
 use altaz_symbols::Binary;
-use altaz_uprobe::{
-    Armed, Method, Options, Points, ProbedFile, SelfTest, UprobeError, probe_points,
-};
+use altaz_uprobe::{Armed, Method, Options, Points, ProbedFile, SelfTest, probe_points};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -55,22 +53,20 @@ impl Target {
 
     /// Probes all functions of a file by a given method.
     pub fn arm_by(method: Method, path: &Path, filter: &ActiveFilter, stepped: bool) -> Self {
-        Self::arm_with(path, stepped, |file, points| {
-            Armed::attach_by(method, file, points, proof(), filter, Path::new("/sys"))
-        })
+        Self::arm_with(method, None, path, filter, stepped)
     }
 
     /// Probes all functions of a file in one process alone.
     pub fn arm_in(process: u32, path: &Path, filter: &ActiveFilter) -> Self {
-        Self::arm_with(path, true, |file, points| {
-            Armed::attach(file, points, proof(), filter, Some(process), Path::new("/sys"))
-        })
+        Self::arm_with(Method::best(), Some(process), path, filter, true)
     }
 
     fn arm_with(
+        method: Method,
+        process: Option<u32>,
         path: &Path,
+        filter: &ActiveFilter,
         stepped: bool,
-        attach: impl FnOnce(ProbedFile, &Points) -> Result<Armed, UprobeError>,
     ) -> Self {
         let file = ProbedFile::open(path).unwrap();
         let bytes = file.read().unwrap();
@@ -78,7 +74,9 @@ impl Target {
         let allowed = proof().allowed().clone();
         let options = Options { allowed, stepped, excluded: vec![] };
         let points = probe_points(&bytes, &binary, &options);
-        let armed = attach(file, &points).unwrap();
+        let sys = Path::new("/sys");
+        let armed = Armed::attach_by(method, file, &points, proof(), filter, process, sys);
+        let armed = armed.unwrap();
         println!(
             "{}: {} of {} functions probed in {:?}",
             path.display(),
