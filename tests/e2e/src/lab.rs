@@ -78,10 +78,18 @@ fn options(progress: &mut dyn Progress) -> BuildOptions<'_> {
 /// Starts a service in a lab that has its image, in a deployment (`process`: as plain processes).
 ///
 /// # Errors
-/// When it cannot be started within that time.
-pub fn start(vm: &LabVm, spec: &ServiceSpec, deployment: &str, within: Duration) -> Result<()> {
+/// When it cannot be started within that time, or the lab lacks what the deployment needs.
+pub fn start(
+    vm: &LabVm,
+    spec: &ServiceSpec,
+    deployment: &str,
+    within: Option<Duration>,
+) -> Result<()> {
     let spec = serde_json::to_value(spec)?;
     let body = RequestBody::DeployStart { deployment: deployment.into(), spec };
-    vm.call("start the service", body, &[], Some(within))?;
-    Ok(())
+    let (answer, _) = vm.call("start the service", body, &[], within)?;
+    match answer.get("unavailable") {
+        Some(why) => Err(format!("not available: {why}").into()),
+        None => Ok(()),
+    }
 }

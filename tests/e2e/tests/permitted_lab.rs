@@ -219,7 +219,7 @@ fn a_hardened_login_may_what_its_sandbox_lets_through_whoever_else_is_on_the_mac
     let mut boot = BootOptions::new(&netns);
     boot.service_image = Some(&image);
     let vm = LabVm::boot(&lab, boot).unwrap();
-    start(&vm, &spec, "login-hardened", 2 * MINUTE).unwrap();
+    start(&vm, &spec, "login-hardened", Some(2 * MINUTE)).unwrap();
     let begin = Instant::now();
     while !vm.script("ps -e", Some(MINUTE)).unwrap().contains("nginx") {
         assert!(begin.elapsed() < 5 * MINUTE, "the service does not begin");

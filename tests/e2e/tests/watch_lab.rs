@@ -38,7 +38,7 @@ fn run() -> Left {
         let bytes = std::fs::read(repository().join("tests/e2e/tests/lab").join(file)).unwrap();
         vm.put_file(&format!("/root/{file}"), 0o755, &bytes).unwrap();
     }
-    start(&vm, &spec, "process", Duration::from_secs(120)).unwrap();
+    start(&vm, &spec, "process", Some(Duration::from_secs(120))).unwrap();
     let sections = std::env::var("ALTAZ_SECTIONS").unwrap_or_default();
     let script = format!("sh /root/watch.sh {} {sections}", soak_seconds());
     vm.script(&script, Some(Duration::from_secs(900 + soak_seconds()))).unwrap();

@@ -9,6 +9,7 @@ use std::time::Duration;
 use altaz::compare::session::Parts;
 use altaz::load::{ReadyCheck, ServiceLoad, wait_ready};
 use altaz_deploy::{ServiceSpec, deployments};
+use altaz_e2e::lab::start;
 use altaz_e2e::live::record_until_told;
 use altaz_lab::protocol::RequestBody;
 use altaz_lab::qemu::Accel;
@@ -56,14 +57,7 @@ pub fn run(
     boot.accel = Accel::TcgInTurn;
     let vm = &LabVm::boot(parts.lab, boot)?;
     vm.put_file(ALTAZ, 0o755, &std::fs::read(altaz)?)?;
-    let body = RequestBody::DeployStart {
-        deployment: deployment.into(),
-        spec: serde_json::to_value(spec)?,
-    };
-    let (answer, _) = vm.call("start the service", body, &[], TIMEOUT)?;
-    if let Some(why) = answer.get("unavailable") {
-        return Err(format!("not available: {why}").into());
-    }
+    start(vm, spec, deployment, TIMEOUT)?;
     let mut check = ReadyCheck::of(spec, ADDRESS);
     let patience = deployments::by_name(deployment).map_or(1, |d| d.patience());
     check.timeout = check.timeout.saturating_mul(IN_TURN * patience);

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use altaz::load::{ReadyCheck, ServiceLoad, wait_ready};
 use altaz_deploy::ServiceSpec;
-use altaz_lab::protocol::RequestBody;
+use altaz_e2e::lab::start;
 use altaz_lab::{BootOptions, InputFile, LabImage, LabVm, NetNs, ServiceImage, places};
 use altaz_profile::Profile;
 
@@ -177,11 +177,7 @@ const EVENTS: [(&str, &str); 4] = [
 ];
 
 fn exits(vm: &LabVm, spec: &ServiceSpec, requests: u64) -> Result<Vec<Pair>> {
-    let body = RequestBody::DeployStart {
-        deployment: "qemu-microvm".into(),
-        spec: serde_json::to_value(spec)?,
-    };
-    vm.call("start the service", body, &[], TIMEOUT)?;
+    start(vm, spec, "qemu-microvm", TIMEOUT)?;
     let address = IpAddr::V4(places::SERVICE_ADDRESS);
     let check = ReadyCheck::of(spec, address);
     let ready = vm.netns().spawn_thread("ready", move || wait_ready(&check, &|| None))?;

@@ -15,8 +15,8 @@ use altaz_collect::exact::naming::{CodeImage, KernelCode, Names, Sources, VDSO};
 use altaz_collect::exact::recording::Purpose;
 use altaz_deploy::{LoadKind, ServiceSpec, deployments};
 use altaz_e2e::During;
+use altaz_e2e::lab::start;
 use altaz_e2e::live::record_until_told;
-use altaz_lab::protocol::RequestBody;
 use altaz_lab::{LabVm, NetNs, places};
 use altaz_profile::rules::{LayerRules, Origin};
 use altaz_profile::{Layer, Phase, Profile};
@@ -166,14 +166,8 @@ impl Observation<'_> {
 
     fn start(&self, session: &mut Session<'_>) -> Result<()> {
         self.say("starting the service");
-        let body = RequestBody::DeployStart {
-            deployment: "process".into(),
-            spec: serde_json::to_value(self.spec)?,
-        };
         session.close(Purpose::Aside)?;
-        session.windows_during(Phase::Start, |vm| {
-            vm.call("start the service", body, &[], TIMEOUT)
-        })??;
+        session.windows_during(Phase::Start, |vm| start(vm, self.spec, "process", TIMEOUT))??;
         let check = ReadyCheck::of(self.spec, ADDRESS);
         let ready = in_netns(self.parts.netns, move || wait_ready(&check, &|| None));
         std::thread::scope(|scope| {

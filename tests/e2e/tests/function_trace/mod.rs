@@ -44,7 +44,7 @@ impl TracedLab {
         let mut boot = BootOptions::new(&netns);
         boot.service_image = Some(&image);
         let vm = LabVm::boot(&lab, boot).unwrap();
-        start(&vm, &spec, "process", MINUTE).unwrap();
+        start(&vm, &spec, "process", Some(MINUTE)).unwrap();
         let mut this =
             Self { vm, address: format!("10.77.0.10:{}", spec.service.port), service: 0 };
         let begin = Instant::now();
