@@ -244,17 +244,15 @@ pub fn rows(keys: &Value) -> Vec<[String; 5]> {
             };
             rows.push([what, ratio, n, cpu.to_owned(), lost.to_owned()]);
         };
-        match method {
-            Method::Altaz => {
-                row(format!("{words}, first 30 s"), "average_ratio", "–", "–");
-                row(format!("{words}, after that"), "converged_ratio", &cpu, &lost);
-            }
-            Method::AltazUserland => {
-                let all = keys[format!("{key}_all_armed")] != false;
-                let after = if all { "after that" } else { "still arming" };
-                row(format!("{words}, {after}"), "converged_ratio", &cpu, &lost);
-            }
-            _ => row(words.to_owned(), "ratio", &cpu, &lost),
+        if method == Method::Altaz {
+            row(format!("{words}, first 30 s"), "average_ratio", "–", "–");
+        }
+        if method.converges() {
+            let all = keys[format!("{key}_all_armed")] != false;
+            let after = if all { "after that" } else { "still arming" };
+            row(format!("{words}, {after}"), "converged_ratio", &cpu, &lost);
+        } else {
+            row(words.to_owned(), "ratio", &cpu, &lost);
         }
     }
     rows

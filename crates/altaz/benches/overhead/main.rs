@@ -171,22 +171,13 @@ fn measure(service: &Service<'_>, plan: &Plan, rounds: u32, others: u32) -> Resu
 fn write_json(all: &ByService, target: &Path) -> Result<(PathBuf, Value)> {
     let path = target.join("bench/overhead.json");
     let earlier = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
-    let mut json: Value = earlier.unwrap_or_else(|| json!({}));
+    let mut earlier: Value = earlier.unwrap_or_else(|| json!({}));
+    let measured = |name| all.get(name).map(|figures| Value::Object(figures.json()));
+    let web = measured(WEB).unwrap_or_else(|| earlier[WEB].take());
+    // redis is the one of the promise: its keys have no prefix.
+    let mut json = measured(REDIS).unwrap_or(earlier);
     json["schema"] = "altaz.overhead/1".into();
-    for (name, figures) in all {
-        let keys = figures.json();
-        // redis is the one of the promise: its keys have no prefix.
-        if *name == REDIS {
-            let web = json[WEB].take();
-            json = Value::Object(keys);
-            json["schema"] = "altaz.overhead/1".into();
-            if !web.is_null() {
-                json[WEB] = web;
-            }
-        } else {
-            json[*name] = Value::Object(keys);
-        }
-    }
+    json[WEB] = web;
     std::fs::create_dir_all(target.join("bench"))?;
     std::fs::write(&path, serde_json::to_string_pretty(&json)? + "\n")?;
     Ok((path, json))
