@@ -7,11 +7,20 @@ use altaz_uprobe::instruction::{Class, classify};
 use altaz_uprobe::selftest::{Outcome, try_instructions};
 use altaz_uprobe::{Allowed, Method, SelfTest, UprobeError};
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+/// One self-test at a time in this process: its children inherit the links of all the others, whose probes would stay
+/// where they were taken off until these children end.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 #[test]
 #[ignore = "needs root"]
 fn the_allowlist_is_executed_rightly_and_counted_exactly_under_probes() {
+    let _alone = alone();
     let test = SelfTest::run(Path::new("/sys")).unwrap();
     for tried in &test.tried {
         println!(
@@ -49,6 +58,7 @@ fn the_allowlist_is_executed_rightly_and_counted_exactly_under_probes() {
 #[test]
 #[ignore = "needs root"]
 fn probes_on_perf_events_give_the_same_result() {
+    let _alone = alone();
     let multi = SelfTest::run_by(Method::Multi, Path::new("/sys")).unwrap();
     let perf = SelfTest::run_by(Method::PerfEvents, Path::new("/sys")).unwrap();
     println!("one link {:?}, perf events {:?}", multi.took, perf.took);
@@ -101,6 +111,7 @@ fn nothing_of_it_is_on_the_allowlist() {
 #[test]
 #[ignore = "needs root"]
 fn the_test_sees_what_the_kernel_gets_wrong() {
+    let _alone = alone();
     let flags = std::fs::read_to_string("/proc/cpuinfo").unwrap();
     let has = |flag: &str| flag.is_empty() || flags.split_whitespace().any(|f| f == flag);
     let here = BAD.iter().filter(|(_, needs, _)| has(needs));
@@ -119,6 +130,7 @@ fn the_test_sees_what_the_kernel_gets_wrong() {
 #[test]
 #[ignore = "needs root"]
 fn an_instruction_that_kills_without_a_probe_is_no_finding_about_probes() {
+    let _alone = alone();
     let error = try_instructions(&[("ud2", &[0x0f, 0x0b])], Path::new("/sys")).unwrap_err();
     assert!(matches!(error, UprobeError::SelfTestBroken { signal: 4 }), "{error}");
 }

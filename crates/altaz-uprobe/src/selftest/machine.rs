@@ -11,6 +11,7 @@ use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// Inputs that each instruction is tried with: every combination of carry, parity, zero, sign and overflow.
 pub(super) const INPUTS: usize = 32;
@@ -28,8 +29,10 @@ const RECORD: usize = 1 + INPUTS * WORDS;
 const DONE: u64 = 1;
 const STEPPED: u64 = 2;
 
-/// Seconds after which a child that does not end is killed by its own alarm.
+/// Seconds of processor time after which a child that does not end is killed.
 const PATIENCE: u32 = 10;
+/// Seconds after which it is in any case, by its own alarm: a busy machine gives it little time in many of them.
+const LONGEST: u32 = 120;
 
 /// How a child ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,13 +158,28 @@ impl Stage {
         self.in_child(|| self.try_slots(slots))
     }
 
-    /// Executes one slot so often in one child, with one input and without looking at what comes out.
-    pub(super) fn repeat(&self, slot: usize, times: u32) -> io::Result<Ending> {
+    /// Executes one slot so often in one child, with one input and without looking at what comes out. The time that
+    /// it took, as the child itself reads it: starting and ending the child, which takes longer and as it likes, is
+    /// not in it. `None` when the child did not come to its end.
+    pub(super) fn repeat(&self, slot: usize, times: u32) -> io::Result<Option<Duration>> {
+        let (Some(&offset), Some((state, words))) =
+            (self.slots.get(slot), self.record(slot).split_first())
+        else {
+            return Ok(None);
+        };
+        let Some(took) = words.first() else { return Ok(None) };
+        state.store(0, Ordering::Relaxed);
         self.in_child(|| {
-            let Some(&offset) = self.slots.get(slot) else { return };
             self.prepare(slot, offset, 0);
+            // The pages come into the child's memory by the first one.
+            self.enter();
+            let begin = now();
             (0..times).for_each(|_| self.enter());
-        })
+            took.store(now().wrapping_sub(begin), Ordering::Relaxed);
+            state.store(DONE, Ordering::Release);
+        })?;
+        let done = state.load(Ordering::Acquire) & DONE != 0;
+        Ok(done.then(|| Duration::from_nanos(took.load(Ordering::Relaxed))))
     }
 
     /// `work` may call only what may be called after fork in a process with threads.
@@ -296,20 +314,29 @@ impl Stage {
     }
 }
 
+/// Nanoseconds of the clock that always goes on. Processor time is no measure here: where a hypervisor tells how
+/// much it stole, the kernel takes that off, and a run of two milliseconds is seen to take none.
+fn now() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs()
+}
+
 /// What a child does first: it dies with its parent, leaves no core file, and does not run on for ever.
 fn confine() {
     let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let enough = libc::rlimit { rlim_cur: PATIENCE.into(), rlim_max: PATIENCE.into() };
     // SAFETY: plain system calls on this new process: it dies with its parent, leaves no core file, does not run
     // on for ever, and takes signals as the kernel sends them.
     unsafe {
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
         libc::setrlimit(libc::RLIMIT_CORE, &raw const none);
+        libc::setrlimit(libc::RLIMIT_CPU, &raw const enough);
         for signal in
             [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGTRAP, libc::SIGALRM, libc::SIGFPE]
         {
             libc::signal(signal, libc::SIG_DFL);
         }
-        libc::alarm(PATIENCE);
+        libc::alarm(LONGEST);
     }
 }
 
