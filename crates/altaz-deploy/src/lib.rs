@@ -9,20 +9,10 @@
 //! as root, in the lab's first process. Nothing here runs periodically while the service serves:
 //! the exact instrument counts everything that the machine executes.
 //!
-//! # How a fifth deployment joins
+//! # How another deployment joins
 //!
-//! 1. Write `src/deployments/NAME.rs` with a unit struct that implements [`Deployment`]:
-//!    - `describe` says which layers a request passes, in order, who owns each and whether one
-//!      instance serves several tenants; which boundaries lie between them; and with
-//!      [`altaz_profile::rules::LayerRule`]s which code belongs to which layer. Start the rules
-//!      from [`layers::service_rules`], so that a spec's own `[layers]` come first.
-//!    - `available` looks for what it needs in the lab and names the remedy.
-//!    - `start` brings the service up at [`LabEnv::service_ip`] with [`LabEnv::service_mac`], using
-//!      [`net`] for a veth or tap on the bridge, [`rootfs`] for the image, [`cgroup`] for a cgroup of
-//!      its own, and returns a [`Running`].
-//! 2. Add `mod NAME;` and one row to `ALL` in `src/deployments.rs`.
-//!
-//! Nothing else in altaz knows the names of deployments.
+//! By one file with a [`Deployment`] and one row of the table in `src/deployments.rs`:
+//! `docs/adding-a-deployment.md` says how, step by step.
 
 pub mod boundary;
 pub mod bundle;
