@@ -555,6 +555,10 @@ pub struct CompareArgs {
     /// Requests per second [default: the spec's]
     #[arg(long, value_name = "R", value_parser = positive_rate)]
     pub rate: Option<f64>,
+    /// Take the profiles that are in the directory already, if they are of the same service, image and load, and
+    /// measure only what is missing
+    #[arg(long)]
+    pub keep: bool,
     /// Form of the result, and its file: text, json or html; repeatable [default: text on standard
     /// output]
     #[arg(short, long, value_name = "FORMAT[=FILE]")]

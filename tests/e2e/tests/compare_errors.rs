@@ -135,6 +135,17 @@ fn failed_requests_make_the_measurement_incomplete_and_keep_its_results() {
     let report = altaz_in(dir.path(), &["report", "out/process.altaz", "-o", "json"]);
     let report: Value = serde_json::from_str(&report.expect(0, &[]).stdout).unwrap();
     assert_eq!(report["deployment"]["load"], deployment["load"]);
+
+    // What is there already is taken where it is wanted and of the same load, and is not measured again.
+    let profile = || std::fs::read(dir.path().join("out/process.altaz")).unwrap();
+    let before = profile();
+    let again = [COMPARE, &["--keep"]].concat();
+    altaz_in(dir.path(), &again).expect(4, &["process.altaz is kept", "requests failed"]);
+    assert_eq!(profile(), before);
+    let kept: Value =
+        serde_json::from_slice(&std::fs::read(dir.path().join("out/compare.json")).unwrap())
+            .unwrap();
+    assert_eq!(&kept["deployments"][0], deployment);
 }
 
 #[test]

@@ -24,8 +24,9 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
 
 use super::images;
+use super::kept::Wanted;
 use super::session::{self, Parts, Session};
-use crate::load::{LoadReport, NotReady, ReadyCheck, ServiceLoad, wait_ready};
+use crate::load::{self, LoadReport, NotReady, ReadyCheck, ServiceLoad, wait_ready};
 use crate::ui::Ui;
 
 /// Calls made for calibration.
@@ -346,6 +347,27 @@ impl Measurement<'_> {
         Ok((whole, kinds))
     }
 
+    /// What an earlier profile must be of, to stand for this measurement.
+    pub(super) fn wanted(&self) -> Wanted {
+        let aimed = |load| self.aimed(load, self.requests_of(load)).description();
+        let loads: Vec<(&str, String)> =
+            self.spec.loads().map(|load| (load.name.as_str(), aimed(load))).collect();
+        Wanted {
+            service: self.spec.name.clone(),
+            deployment: self.deployment.name().into(),
+            image_id: self.image_id(),
+            load: load::described(loads.iter().map(|(name, what)| (*name, what.as_str()))),
+            requests: self.spec.loads().map(|load| self.requests_of(load)).sum(),
+            kernel: self.parts.lab.kernel_release().into(),
+        }
+    }
+
+    /// The images of the service and of the other processes of its pod.
+    fn image_id(&self) -> String {
+        let ids: Vec<&str> = self.parts.services.iter().map(ServiceImage::image_id).collect();
+        ids.join("+")
+    }
+
     fn requests_of(&self, load: &Load) -> u64 {
         self.requests.unwrap_or(load.requests)
     }
@@ -623,13 +645,7 @@ impl Measurement<'_> {
                     cpu: observed.hello.cpu.clone(),
                     cpus: observed.hello.cpus as u32,
                 },
-                image_id: self
-                    .parts
-                    .services
-                    .iter()
-                    .map(ServiceImage::image_id)
-                    .collect::<Vec<_>>()
-                    .join("+"),
+                image_id: self.image_id(),
                 layers,
                 boundaries: boundaries(description, &served, self.own_kernel(), &entered),
                 windows,

@@ -5,6 +5,7 @@
 //! is written as soon as it is complete, so that whatever happens later does not lose it.
 
 pub mod images;
+mod kept;
 mod measure;
 pub mod session;
 
@@ -22,6 +23,7 @@ use altaz_report::{TextOptions, compare_html, compare_json, compare_text};
 use anyhow::{Context as _, Result, bail};
 
 use self::images::ImageCode;
+use self::kept::Earlier;
 use self::measure::Measurement;
 use self::session::Parts;
 use crate::assess;
@@ -93,7 +95,6 @@ pub(crate) fn run(args: &CompareArgs, cx: &Context) -> Result<ExitCode> {
         let mut profiles = Vec::new();
         let mut failure = None;
         for run in 1..=args.repeat {
-            cx.ui.note(&clock.heading(deployment.name(), run, args.repeat));
             let measurement = Measurement {
                 parts: &parts,
                 spec: &spec,
@@ -102,11 +103,18 @@ pub(crate) fn run(args: &CompareArgs, cx: &Context) -> Result<ExitCode> {
                 rate: args.rate,
                 ui: &cx.ui,
             };
+            let path = profile_path(&args.dir, deployment.name(), run);
+            if let Some(profile) = earlier(args, cx, &path, &measurement) {
+                clock.one_less();
+                host.get_or_insert_with(|| profile.manifest.host.clone());
+                profiles.push(profile);
+                continue;
+            }
+            cx.ui.note(&clock.heading(deployment.name(), run, args.repeat));
             let outcome = measurement.run();
             clock.one_done();
             match outcome {
                 Ok(profile) => {
-                    let path = profile_path(&args.dir, deployment.name(), run);
                     file::write(&profile, &path)?;
                     host.get_or_insert_with(|| profile.manifest.host.clone());
                     profiles.push(profile);
@@ -140,6 +148,30 @@ pub(crate) fn run(args: &CompareArgs, cx: &Context) -> Result<ExitCode> {
     };
     let told = Told { measured: &measured, not_here: &not_here };
     finish(args, cx, &spec.name, host, results, &told)
+}
+
+/// The earlier profile that stands for a measurement, if the user wants that.
+fn earlier(
+    args: &CompareArgs,
+    cx: &Context,
+    path: &Path,
+    measurement: &Measurement<'_>,
+) -> Option<Profile> {
+    if !args.keep {
+        return None;
+    }
+    match kept::read(path, &measurement.wanted()) {
+        Earlier::Kept(profile) => {
+            let when = &profile.manifest.recorded_at;
+            cx.ui.note(&format!("{} is kept, recorded {when}", path.display()));
+            Some(*profile)
+        }
+        Earlier::Missing => None,
+        Earlier::Other(why) => {
+            cx.ui.warn(&format!("{} is not kept but measured anew: {why}", path.display()));
+            None
+        }
+    }
 }
 
 /// The figures of a deployment's recordings, or why there are none.
@@ -351,6 +383,11 @@ impl Clock {
     fn one_done(&mut self) {
         self.done += 1;
         self.guess = Some(self.begin.elapsed() / self.done);
+    }
+
+    /// A recording that need not be made.
+    fn one_less(&mut self) {
+        self.total -= 1;
     }
 
     fn heading(&self, name: &str, run: u32, runs: u32) -> String {

@@ -154,6 +154,17 @@ pub struct LoadReport {
     pub output_tail: String,
 }
 
+/// Several kinds of requests in words, each with its name; of a single one the name is left out.
+pub(crate) fn described<'a>(parts: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
+    let parts: Vec<_> = parts.into_iter().collect();
+    match parts.as_slice() {
+        [(_, one)] => (*one).to_owned(),
+        all => {
+            all.iter().map(|(name, what)| format!("{name}: {what}")).collect::<Vec<_>>().join("; ")
+        }
+    }
+}
+
 impl LoadReport {
     /// Several kinds of requests, made one after the other, as one load. `None` of none.
     pub fn joined(parts: &[(&str, Self)]) -> Option<Self> {
@@ -161,13 +172,12 @@ impl LoadReport {
             return Some(one.clone());
         }
         let (_, last) = parts.last()?;
-        let described = |(name, part): &(&str, Self)| format!("{name}: {}", part.description);
         let mut errors = BTreeMap::new();
         for (kind, n) in parts.iter().flat_map(|(_, part)| &part.errors) {
             *errors.entry(kind.clone()).or_insert(0) += n;
         }
         Some(Self {
-            description: parts.iter().map(described).collect::<Vec<_>>().join("; "),
+            description: described(parts.iter().map(|(name, part)| (*name, &*part.description))),
             asked: parts.iter().map(|(_, p)| p.asked).sum(),
             sent: parts.iter().map(|(_, p)| p.sent).sum(),
             errors,

@@ -69,6 +69,14 @@ impl ServiceLoad {
         }
     }
 
+    /// The load in words, as in the report of its run.
+    pub fn description(&self) -> String {
+        match self {
+            Self::Http(load) => load.description(),
+            Self::Command(load) => load.description(),
+        }
+    }
+
     /// What a reader of the figures must know when the service did not keep up with the rate asked for: the
     /// latencies are then those of requests that waited for one another.
     pub fn shortfall(&self, report: &LoadReport) -> Option<String> {
