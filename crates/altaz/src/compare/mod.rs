@@ -251,6 +251,12 @@ fn finish(
     for gap in &gaps {
         cx.ui.warn(gap);
     }
+    let missing = |d: &DeploymentResult| {
+        !d.available && !d.model_only && !told.not_here.contains(&d.name.as_str())
+    };
+    if result.deployments.iter().any(missing) {
+        cx.ui.note("the same command with --keep measures only what is missing");
+    }
     Ok(if gaps.is_empty() { Exit::Fine } else { Exit::Incomplete }.into())
 }
 
