@@ -59,6 +59,8 @@ fi
 
 tier unprivileged
 if [ "$(id -u)" = 0 ]; then
+    # systemd mounts it at boot; a machine without has nobody who does.
+    mountpoint -q /sys/kernel/tracing || mount -t tracefs tracefs /sys/kernel/tracing
     tier_of root
 else
     echo '== tier root was not run: this is not root, which counts as a failure'

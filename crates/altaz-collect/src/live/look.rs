@@ -49,6 +49,12 @@ impl Looks {
         }
     }
 
+    /// How long a window may last at most, so that a command that has just begun is looked at when that is due: it
+    /// maps its files at once, and may be over before an ordinary window is.
+    pub(super) fn at_most(&self) -> Option<Duration> {
+        (self.young < EVERY.0).then_some(self.young)
+    }
+
     /// Looks now, and waits for it. One that is under way is forgotten.
     ///
     /// # Errors

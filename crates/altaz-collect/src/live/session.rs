@@ -313,7 +313,9 @@ impl Session {
 
     fn kernel_window(&mut self, stop: &dyn Fn() -> bool) -> Result<Step, LiveError> {
         // What is hot in userland is to be seen in three windows soon.
-        let at_most = self.userland.as_ref().and_then(Userland::at_most);
+        let userland = self.userland.as_ref();
+        let young = userland.and_then(|_| self.looks.at_most());
+        let at_most = userland.and_then(Userland::at_most).into_iter().chain(young).min();
         let Some(kernel) = &mut self.kernel else {
             let begin_ns = now_ns();
             let length = at_most.unwrap_or(WINDOW);

@@ -360,7 +360,7 @@ fn layer_label(layer: &LayerResult, at: f64, covered: bool, drawn: bool) -> Mark
             text class="small dim" x=(f1(LABELS)) y=(f1(at + 4.0)) {
                 (layer.name) ", " (owner_words(layer))
             }
-            text class="small dim end" x=(f1(WIDTH)) y=(f1(at + 4.0)) { "none" }
+            text class="small dim end" x=(f1(WIDTH)) y=(f1(at + 4.0)) { "0" }
         }
     }
 }
