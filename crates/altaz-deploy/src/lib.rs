@@ -38,7 +38,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use altaz_profile::model::{BlindSpot, Boundary, LayerInfo, Reachable};
-use altaz_profile::rules::LayerRule;
+use altaz_profile::rules::{LayerRule, Machine};
 use serde::{Deserialize, Serialize};
 
 pub use deployments::{all, by_name};
@@ -150,6 +150,14 @@ pub struct Description {
     pub blind_spots: Vec<BlindSpot>,
     /// What a reader of the profile must know, one sentence each.
     pub notes: Vec<String>,
+}
+
+impl Description {
+    /// Whether code of the service runs on virtual processors, where naming looks for it then: one of the rules
+    /// speaks of the guest. A guest whose kernel is a program has all of its code on the host.
+    pub fn in_guest(&self) -> bool {
+        self.rules.iter().any(|rule| rule.machine == Some(Machine::Guest))
+    }
 }
 
 /// A binary of the lab's own root that runs in several processes with different roles, whose blocks

@@ -63,13 +63,8 @@ fn boundaries_and_rules_only_speak_of_layers_that_the_deployment_has() {
 fn the_same_application_code_has_the_same_layer_everywhere() {
     // A model has no rules of its own: nothing is recorded by it.
     for d in all().iter().filter(|d| d.model_of().is_none()) {
-        let program = d.guest_kernel_program().is_some();
         let d = describe(d.name());
-        let machine = if !program && d.layers.iter().any(|l| l.name == Layer::GuestKernel) {
-            Machine::Guest
-        } else {
-            Machine::Host
-        };
+        let machine = if d.in_guest() { Machine::Guest } else { Machine::Host };
         let of = |binary| layer(&d, user(machine, Origin::Service, binary, ""));
         assert_eq!(of("/usr/sbin/nginx"), Some(Layer::App), "{}", d.name);
         assert_eq!(of("/usr/lib/x86_64-linux-gnu/libc.so.6"), Some(Layer::Library));
@@ -86,13 +81,11 @@ fn the_same_application_code_has_the_same_layer_everywhere() {
 
 #[test]
 fn a_guest_whose_kernel_is_a_program_runs_all_of_its_code_on_the_host() {
-    // Naming looks into the guest as soon as one rule speaks of it.
     for d in all().iter().filter(|d| d.model_of().is_none()) {
         let program = d.guest_kernel_program().is_some();
         let d = describe(d.name());
-        let guest = d.rules.iter().any(|r| r.machine == Some(Machine::Guest));
         let kernel = d.layers.iter().any(|l| l.name == Layer::GuestKernel);
-        assert_eq!(guest, kernel && !program, "{}", d.name);
+        assert_eq!(d.in_guest(), kernel && !program, "{}", d.name);
     }
 }
 

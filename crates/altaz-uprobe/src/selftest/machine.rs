@@ -11,7 +11,7 @@ use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Inputs that each instruction is tried with: every combination of carry, parity, zero, sign and overflow.
 pub(super) const INPUTS: usize = 32;
@@ -162,24 +162,20 @@ impl Stage {
     /// it took, as the child itself reads it: starting and ending the child, which takes longer and as it likes, is
     /// not in it. `None` when the child did not come to its end.
     pub(super) fn repeat(&self, slot: usize, times: u32) -> io::Result<Option<Duration>> {
-        let (Some(&offset), Some((state, words))) =
-            (self.slots.get(slot), self.record(slot).split_first())
-        else {
+        let (Some(&offset), Some(took)) = (self.slots.get(slot), self.record(slot).first()) else {
             return Ok(None);
         };
-        let Some(took) = words.first() else { return Ok(None) };
-        state.store(0, Ordering::Relaxed);
-        self.in_child(|| {
+        let ending = self.in_child(|| {
             self.prepare(slot, offset, 0);
             // The pages come into the child's memory by the first one.
             self.enter();
-            let begin = now();
+            // Not processor time: where a hypervisor tells how much it stole, the kernel takes that off, and a run of
+            // two milliseconds is seen to take none.
+            let begin = Instant::now();
             (0..times).for_each(|_| self.enter());
-            took.store(now().wrapping_sub(begin), Ordering::Relaxed);
-            state.store(DONE, Ordering::Release);
+            took.store(begin.elapsed().as_nanos() as u64, Ordering::Relaxed);
         })?;
-        let done = state.load(Ordering::Acquire) & DONE != 0;
-        Ok(done.then(|| Duration::from_nanos(took.load(Ordering::Relaxed))))
+        Ok((ending == Ending::Finished).then(|| Duration::from_nanos(took.load(Ordering::Relaxed))))
     }
 
     /// `work` may call only what may be called after fork in a process with threads.
@@ -312,13 +308,6 @@ impl Stage {
             (hash ^ self.get(at)).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(29)
         })
     }
-}
-
-/// Nanoseconds of the clock that always goes on. Processor time is no measure here: where a hypervisor tells how
-/// much it stole, the kernel takes that off, and a run of two milliseconds is seen to take none.
-fn now() -> u64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs()
 }
 
 /// What a child does first: it dies with its parent, leaves no core file, and does not run on for ever.

@@ -14,7 +14,7 @@ use altaz_deploy::traces::left_behind;
 use altaz_deploy::{Deployment, Description, Load, ServiceSpec, seccomp};
 use altaz_lab::ServiceImage;
 use altaz_lab::protocol::RequestBody;
-use altaz_profile::rules::{LayerRules, Machine, Origin};
+use altaz_profile::rules::{LayerRules, Origin};
 use altaz_profile::{
     BlindSpot, Boundary, BoundaryEntry, Calibration, Host, Instrument, InstrumentKind, KindOfLoad,
     Layer, LayerWork, LoadSummary, Manifest, Phase, Profile, Reachable, SCHEMA,
@@ -537,7 +537,7 @@ impl Measurement<'_> {
         let counted =
             getppid.map_or(0, |start| build::entries_in_calibration(&observed.recording, start));
         // A guest kernel that is a program of the host has the service's code on the host too.
-        let in_guest = description.rules.iter().any(|r| r.machine == Some(Machine::Guest));
+        let in_guest = description.in_guest();
         let bytes_image = |index, bytes: &'_ [u8]| CodeImage {
             origin: Origin::Host,
             index,

@@ -104,18 +104,20 @@ pub(crate) fn run(args: &CompareArgs, cx: &Context) -> Result<ExitCode> {
                 ui: &cx.ui,
             };
             let path = profile_path(&args.dir, deployment.name(), run);
-            if let Some(profile) = earlier(args, cx, &path, &measurement) {
+            let outcome = if let Some(profile) = earlier(args, cx, &path, &measurement) {
                 clock.one_less();
-                host.get_or_insert_with(|| profile.manifest.host.clone());
-                profiles.push(profile);
-                continue;
-            }
-            cx.ui.note(&clock.heading(deployment.name(), run, args.repeat));
-            let outcome = measurement.run();
-            clock.one_done();
+                Ok(profile)
+            } else {
+                cx.ui.note(&clock.heading(deployment.name(), run, args.repeat));
+                let outcome = measurement.run();
+                clock.one_done();
+                if let Ok(profile) = &outcome {
+                    file::write(profile, &path)?;
+                }
+                outcome
+            };
             match outcome {
                 Ok(profile) => {
-                    file::write(&profile, &path)?;
                     host.get_or_insert_with(|| profile.manifest.host.clone());
                     profiles.push(profile);
                 }
@@ -251,20 +253,22 @@ fn finish(
     for gap in &gaps {
         cx.ui.warn(gap);
     }
-    let missing = |d: &DeploymentResult| {
-        !d.available && !d.model_only && !told.not_here.contains(&d.name.as_str())
-    };
-    if result.deployments.iter().any(missing) {
+    if result.deployments.iter().any(|d| is_missing(d, told.not_here)) {
         cx.ui.note("the same command with --keep measures only what is missing");
     }
     Ok(if gaps.is_empty() { Exit::Fine } else { Exit::Incomplete }.into())
+}
+
+/// Whether it should have been measured and was not.
+fn is_missing(result: &DeploymentResult, not_here: &[&str]) -> bool {
+    !result.available && !not_here.contains(&result.name.as_str())
 }
 
 /// What makes the measurement incomplete, besides what cannot run here.
 fn gaps(result: &CompareResult, not_here: &[&str]) -> Vec<String> {
     let mut gaps = Vec::new();
     for d in &result.deployments {
-        if !d.available && !not_here.contains(&d.name.as_str()) {
+        if is_missing(d, not_here) {
             let reason = d.reason.as_deref().unwrap_or("no reason known");
             gaps.push(format!("{} was not measured: {reason}", d.name));
         }
